@@ -1,0 +1,236 @@
+"""Axes that suit the memory: a kernel over other axes, with the same points and the same stores.
+
+A reshape or a transpose that fusion folded into a kernel leaves quotients and remainders of its axes behind. `refine`
+splits an axis where they cut it (768 columns seen as 12 heads of 64) until offsets are sums of strides, and then joins
+neighbours that memory has in one run (rows and columns of a plain elementwise kernel become one axis).
+
+The result is no longer numbered as `kernel.Kernel` asks (axis ``k`` of ``axes`` may have any number), so it is for the
+printer that asked for it alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from omniop.opset import expr, poly
+from omniop.opset.dtype import INT64
+from omniop.opset.expr import Expr
+from omniop.opset.kernel import Kernel
+
+_ROUNDS = 16
+"""More splits than any kernel needs."""
+_INDEX_ALU = frozenset(("add", "sub", "mul", "neg", "min", "max", "floordiv", "floormod"))
+
+
+def refine(kernel: Kernel) -> Kernel:
+    """An equal kernel over axes in which more offsets are affine, and of which there are fewer."""
+    numbers = itertools.count(1 + max((a.attr for a in _axes(kernel)), default=-1))
+    unit = {a for a in _loops(kernel) if expr.is_const(a.args[0], 1)}
+    kernel = _changed(kernel, {a: ((), expr.index(0)) for a in unit})
+    for _ in range(_ROUNDS):
+        cut = _find_cut(kernel)
+        if cut is None:
+            break
+        axis, inner = cut
+        outer = poly.simplify(axis.args[0] // inner)
+        first, second = expr.raw_axis(next(numbers), outer), expr.raw_axis(next(numbers), inner)
+        kernel = _changed(kernel, {axis: ((first, second), first * inner + second)})
+    while (pair := _find_run(kernel)) is not None:
+        both = expr.raw_axis(next(numbers), poly.simplify(pair[0].args[0] * pair[1].args[0]))
+        kernel = _changed(kernel, {pair[0]: ((), expr.index(0)), pair[1]: ((both,), both)})
+    return kernel
+
+
+def stride_of(offset: Expr, axis: Expr) -> tuple[Expr, Expr] | None:
+    """(stride, rest) with ``offset = stride * axis + rest``, both free of the axis; None when it is not so."""
+    stride: poly.Poly = {}
+    rest: poly.Poly = {}
+    for monomial, c in poly.poly_of(offset).items():
+        others = tuple(a for a in monomial if a is not axis)
+        if any(axis in expr.free_axes(a) for a in others if a.op not in ("size", "axis")):
+            return None
+        if len(others) == len(monomial):
+            rest[monomial] = c
+        elif len(others) == len(monomial) - 1:
+            stride[others] = stride.get(others, 0) + c
+        else:
+            return None
+    return poly.expr_of(stride), poly.expr_of(rest)
+
+
+def index_like(node: Expr, memo: dict[Expr, bool]) -> bool:
+    """Integer arithmetic on axes and sizes alone, no data."""
+    if node not in memo:
+        memo[node] = node.dtype is INT64 and (
+            node.op in ("const", "size", "axis")
+            or (node.op == "alu" and node.attr in _INDEX_ALU and all(index_like(a, memo) for a in node.args))
+        )
+    return memo[node]
+
+
+def _axes(kernel: Kernel) -> Iterator[Expr]:
+    return (node for node in expr.walk(*kernel.roots()) if node.op == "axis")
+
+
+Expansion = dict[Expr, tuple[tuple[Expr, ...], Expr]]
+"""For an axis: the axes that take its place, and its value in them."""
+
+
+def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
+    """The kernel with axes expanded, and index arithmetic in normal form."""
+    done: dict[Expr, Expr] = {}
+    plain: dict[Expr, bool] = {}
+
+    def places(axes: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(new for a in axes for new in (expansion[a][0] if a in expansion else (a,)))
+
+    def change(root: Expr) -> Expr:
+        for node in expr.walk(root):
+            if node in done:
+                continue
+            if node in expansion:
+                done[node] = expansion[node][1]
+                continue
+            args = tuple(done[a] for a in node.args)
+            if not index_like(node, plain):
+                args = tuple(
+                    poly.simplify(new) if index_like(old, plain) else new
+                    for old, new in zip(node.args, args, strict=True)
+                )
+            if node.op == "reduce":
+                n = node.attr.axes
+                done[node] = expr.reduce(node.attr.monoid, places(node.args[:n]), args[n:])
+            elif node.op == "axis":
+                done[node] = node
+            else:
+                done[node] = expr.rebuild(node, args)
+        return poly.simplify(done[root]) if index_like(root, plain) else done[root]
+
+    return replace(
+        kernel,
+        axes=places(tuple(a for a in kernel.axes if a.op == "axis")),
+        carries=tuple(replace(c, init=change(c.init), update=change(c.update)) for c in kernel.carries),
+        stores=tuple(
+            replace(
+                s,
+                offset=change(s.offset),
+                value=change(s.value),
+                guard=None if s.guard is None else change(s.guard),
+            )
+            for s in kernel.stores
+        ),
+    )
+
+
+# Splitting --------------------------------------------------------------------------------------------------------------
+
+
+def _find_cut(kernel: Kernel) -> tuple[Expr, Expr] | None:
+    """An axis, and the extent of the inner part that a quotient or remainder sees it in."""
+    splittable = set(_loops(kernel))
+    plain: dict[Expr, bool] = {}
+    for node in expr.walk(*kernel.roots()):
+        if node.op != "alu" or node.attr not in ("floordiv", "floormod") or not index_like(node, plain):
+            continue
+        for monomial, c in poly.poly_of(node.args[0]).items():
+            for axis in monomial:
+                if axis in splittable and c > 0:
+                    step = poly.expr_of({tuple(a for a in monomial if a is not axis): c})
+                    inner = _exact(node.args[1], step)
+                    if inner is not None and inner.op != "axis" and _cuts(axis.args[0], inner):
+                        return axis, inner
+    return None
+
+
+def _exact(x: Expr, d: Expr) -> Expr | None:
+    """x / d where it is whole for all sizes."""
+    if expr.free_axes(x, d):
+        return None
+    quotient = poly.simplify(x // d)
+    return quotient if poly.same(quotient * d, x) else None
+
+
+def _cuts(extent: Expr, inner: Expr) -> bool:
+    outer = _exact(extent, inner)
+    return outer is not None and not expr.is_const(outer, 1) and not expr.is_const(inner, 1)
+
+
+def _loops(kernel: Kernel) -> Iterator[Expr]:
+    for axes in _axis_lists(kernel):
+        yield from axes
+
+
+def _axis_lists(kernel: Kernel) -> list[tuple[Expr, ...]]:
+    """The axes of the kernel and of each reduce."""
+    lists = [tuple(a for a in kernel.axes if a.op == "axis")]  # an extent of 1 may have become a constant
+    lists += [n.args[: n.attr.axes] for n in expr.walk(*kernel.roots()) if n.op == "reduce"]
+    return list(dict.fromkeys(lists))
+
+
+# Joining ----------------------------------------------------------------------------------------------------------------
+
+
+def _find_run(kernel: Kernel) -> tuple[Expr, Expr] | None:
+    """Two neighbouring axes that every offset sees as one."""
+    lists = _axis_lists(kernel)
+    pairs = {pair for axes in lists for pair in itertools.pairwise(axes)}
+    pinned, offsets = _uses(kernel)
+    for a, b in sorted(pairs, key=lambda p: (p[1].attr, p[0].attr)):
+        together = all((a, b) in itertools.pairwise(axes) for axes in lists if a in axes or b in axes)
+        if together and a not in pinned and b not in pinned and all(_is_run(offset, a, b) for offset in offsets):
+            return a, b
+    return None
+
+
+def _uses(kernel: Kernel) -> tuple[set[Expr], list[Expr]]:
+    """The axes whose numbers matter as such, and all offsets."""
+    pinned: set[Expr] = set()
+    offsets = [s.offset for s in kernel.stores]
+    stack = [e for c in kernel.carries for e in (c.init, c.update)]
+    stack += [s.value for s in kernel.stores] + [s.guard for s in kernel.stores if s.guard is not None]
+    seen: set[Expr] = set(stack)
+
+    def visit(nodes: tuple[Expr, ...]) -> None:
+        stack.extend(n for n in nodes if n not in seen)
+        seen.update(nodes)
+
+    for offset in offsets:
+        visit(tuple(n for n in expr.walk(offset) if n.op == "load"))
+    while stack:
+        node = stack.pop()
+        if node.op == "axis":
+            pinned.add(node)
+        elif node.op == "load":
+            offsets.append(node.args[0])
+            visit(node.args[1:])
+            visit(tuple(n for n in expr.walk(node.args[0]) if n.op == "load"))
+        else:
+            visit(node.args[node.attr.axes :] if node.op == "reduce" else node.args)
+    return pinned, offsets
+
+
+def _is_run(offset: Expr, a: Expr, b: Expr) -> bool:
+    """stride(a) == stride(b) * extent(b), where what is loaded to make the offset is looked at by itself."""
+    strides: dict[Expr, poly.Poly] = {a: {}, b: {}}
+    for monomial, c in poly.poly_of(offset).items():
+        places = [k for k, atom in enumerate(monomial) if atom in strides]
+        rest = tuple(atom for atom in monomial if atom not in strides)
+        if len(places) > 1 or any({a, b} & _free_outside_loads(atom) for atom in rest):
+            return False
+        if places:
+            strides[monomial[places[0]]][rest] = c
+    return poly.same(poly.expr_of(strides[a]), poly.expr_of(strides[b]) * b.args[0])
+
+
+def _free_outside_loads(node: Expr) -> set[Expr]:
+    found: set[Expr] = set()
+    stack = [node]
+    while stack:
+        n = stack.pop()
+        if n.op == "axis":
+            found.add(n)
+        elif n.op != "load":
+            stack.extend(n.args)
+    return found

@@ -1,0 +1,113 @@
+"""One OpenCL device: memory, and work built in batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from omniop.backends.base import YES, Answer, Buffer, Device, KernelTable, No, OpContext, Runnable
+from omniop.backends.opencl import contract, loops, probe
+from omniop.backends.opencl.driver import opencl
+from omniop.backends.opencl.launch import BoundKernel, PlannedWork, Scratch
+from omniop.backends.opencl.programs import Compiler
+from omniop.opset.errors import DeviceError
+from omniop.opset.kernel import Kernel, Work
+
+_BUILT = 4096
+"""Pieces of work kept for the next template that has an equal one."""
+
+
+class OpenCLDevice(Device):
+    """See the module. Commands of all threads go to one in-order queue."""
+
+    def __init__(self, name: str, device: Any, kernels: KernelTable) -> None:
+        cl = opencl()
+        self.name = name
+        self.caps = probe.caps(device)
+        self.fingerprint = probe.fingerprint(device)
+        self.kernels = kernels
+        self.profile = probe.profile(device)
+        context = cl.Context([device])
+        self._context = context
+        self._queue = cl.CommandQueue(context, device)
+        self._scratch = Scratch(self.alloc)
+        identity = (device.platform.version, device.version, *vars(self.fingerprint).values())
+        self._compiler = Compiler(context, self.profile.options, identity)
+        self._built: dict[Work, Runnable] = {}
+        self._building = threading.Lock()
+
+    # Memory -----------------------------------------------------------------------------------------------------------
+
+    def alloc(self, nbytes: int) -> Buffer:
+        cl = opencl()
+        if nbytes > self.profile.max_alloc:
+            raise DeviceError(f"{self.name} cannot hold {nbytes} bytes in one buffer; it takes {self.profile.max_alloc}")
+        try:
+            buffer = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, nbytes)
+            if not self.profile.cpu:
+                self._commit(buffer)
+        except (cl.MemoryError, cl.LogicError, cl.RuntimeError) as error:
+            raise DeviceError(
+                f"{self.name} has no memory left for {nbytes} bytes (of {self.profile.memory}): {error}"
+            ) from None
+        return buffer
+
+    def _commit(self, buffer: Buffer) -> None:
+        """Drivers of discrete devices allocate on first use; without this, a launch would be what fails."""
+        cl = opencl()
+        cl.enqueue_migrate_mem_objects(self._queue, [buffer], cl.mem_migration_flags.CONTENT_UNDEFINED)
+
+    def h2d(self, buffer: Buffer, array: np.ndarray) -> None:
+        self._copy(buffer, _bytes(array))
+
+    def d2h(self, array: np.ndarray, buffer: Buffer) -> None:
+        self._copy(_bytes(array), buffer)
+
+    def _copy(self, target: Any, source: Any) -> None:
+        cl = opencl()
+        try:
+            cl.enqueue_copy(self._queue, target, source, is_blocking=True)
+        except cl.Error as error:
+            raise DeviceError(f"{self.name} failed while copying or in the work before: {error}") from None
+
+    def copy(self, target: Buffer, source: Buffer, nbytes: int) -> None:
+        cl = opencl()
+        try:
+            cl.enqueue_copy(self._queue, target, source, byte_count=nbytes)
+        except cl.Error as error:
+            raise DeviceError(f"{self.name} cannot copy {nbytes} bytes: {error}") from None
+
+    def sync(self) -> None:
+        cl = opencl()
+        try:
+            self._queue.finish()
+        except cl.Error as error:
+            raise DeviceError(f"{self.name} failed while running work: {error}") from None
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    def accepts(self, op: OpContext) -> Answer:
+        if op.op == "contract":
+            return contract.accepts(op)
+        return No("expands", f"{self.name} runs {op.op} by its expansion")
+
+    def accepts_epilogue(self, prim: str) -> bool:
+        return prim == "contract"
+
+    def build(self, works: Sequence[Work]) -> list[Runnable]:
+        with self._building:
+            missing = [work for work in dict.fromkeys(works) if work not in self._built]
+            if missing:
+                if len(self._built) + len(missing) > _BUILT:
+                    self._built.clear()
+                    missing = list(dict.fromkeys(works))
+                self._built.update(zip(missing, self._build(missing), strict=True))
+            return [self._built[work] for work in works]
+
+    def _build(self, works: Sequence[Work]) -> list[Runnable]:
+        printed = [self._print(work, f"k{number}") for number, work in enumerate(works)]
+        kernels = self._compiler.build([p.text for p in printed if p.text is not None])
+        return [p.runnable for p in printed]

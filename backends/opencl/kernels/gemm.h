@@ -1,0 +1,15 @@
+/* The numbers of one launch of a matrix product C = A B over a batch of two axes.
+
+   Element (m, k) of A in batch (o, i) lies at a + o * a_outer + i * a_inner + m * a_row + k * a_column, in elements; so for
+   B (k, n) and C (m, n). The batch axis of the launch is o * inner + i. `flipped`: the host swapped the operands and C
+   is the transpose of the result. `first` is the batch that the launch starts at. */
+typedef struct {
+    long m, n, k;
+    long a, a_outer, a_inner, a_row, a_column;
+    long b, b_outer, b_inner, b_row, b_column;
+    long c, c_outer, c_inner, c_row, c_column;
+    long inner, first, flipped;
+    long rows;    /* rows of A that one work item takes */
+    long columns; /* columns of B that one work item takes */
+    long direct;  /* B is read in place instead of from a packed panel */
+} Gemm;

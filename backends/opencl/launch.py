@@ -1,0 +1,109 @@
+"""Launching: what is known before the buffers are, and the few calls that are left for each launch."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omniop.backends.opencl.driver import opencl
+from omniop.opset.errors import DeviceError
+
+_PLANS = 256
+"""Plans a piece of work keeps, one per set of sizes."""
+
+_long = struct.Struct("<q").pack
+
+
+class BoundKernel:
+    """A compiled kernel and the queue it is launched on.
+
+    A cl_kernel holds its arguments, so setting them and launching is one step under a lock.
+    """
+
+    def __init__(self, kernel: Any, queue: Any, label: str) -> None:
+        self.label = label
+        self._kernel = kernel
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._set_buffers = kernel._set_arg_multi
+        self._set_numbers = kernel._set_arg_buf_multi
+        self._enqueue = opencl()._cl.enqueue_nd_range_kernel
+
+    def launch(self, buffers: Sequence[Any], step: Launch) -> None:
+        """Raises DeviceError when the driver refuses."""
+        arguments: list[Any] = []
+        for place, buffer in enumerate(buffers):
+            arguments += (place, buffer)
+        try:
+            with self._lock:
+                self._set_buffers(tuple(arguments))
+                if step.numbers:
+                    self._set_numbers(step.numbers)
+                self._enqueue(self._queue, self._kernel, step.global_size, step.local_size, step.offset)
+        except opencl().Error as error:
+            raise DeviceError(f"{self.label} could not be launched: {error}") from None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch but for its buffers.
+
+    ``numbers``: place and bytes of every other argument, flat. Sizes of the index space run from the fastest axis.
+    ``scratch``: bytes of the device's scratch memory that it takes as its last buffer; 0 for none.
+    """
+
+    kernel: BoundKernel
+    numbers: tuple[Any, ...]
+    global_size: tuple[int, ...]
+    local_size: tuple[int, ...] | None = None
+    offset: tuple[int, ...] | None = None
+    scratch: int = 0
+
+
+def numbers_from(place: int, values: Sequence[int | bytes]) -> tuple[Any, ...]:
+    """Arguments from ``place`` on: int64 numbers and structs."""
+    flat: list[Any] = []
+    for value in values:
+        flat += (place, value if isinstance(value, bytes) else _long(value))
+        place += 1
+    return tuple(flat)
+
+
+class Scratch:
+    """Memory that a launch may use until it ends; the queue is in order, so one buffer serves all launches."""
+
+    def __init__(self, alloc: Callable[[int], Any]) -> None:
+        self._alloc = alloc
+        self._held: tuple[int, Any] = (0, None)
+
+    def __call__(self, nbytes: int) -> Any:
+        held, buffer = self._held
+        if nbytes > held:
+            self._held = (0, None)
+            buffer = self._alloc(nbytes)
+            self._held = (nbytes, buffer)
+        return buffer
+
+
+class PlannedWork:
+    """A Runnable that plans its launches once per set of sizes."""
+
+    def __init__(self, plan: Callable[[tuple[int, ...]], tuple[Launch, ...]], scratch: Scratch) -> None:
+        self._plan = plan
+        self._scratch = scratch
+        self._plans: dict[tuple[int, ...], tuple[Launch, ...]] = {}
+
+    def __call__(self, buffers: Sequence[Any], sizes: Sequence[int]) -> None:
+        key = tuple(sizes)
+        steps = self._plans.get(key)
+        if steps is None:
+            steps = self._plan(key)
+            if len(self._plans) >= _PLANS:
+                self._plans.clear()
+            self._plans[key] = steps
+        for step in steps:
+            taken = (*buffers, self._scratch(step.scratch)) if step.scratch else buffers
+            step.kernel.launch(taken, step)

@@ -1,0 +1,76 @@
+"""Compiling: the kernels of a batch go through the compiler together, and the binary is kept on disk.
+
+The compiler's cost is mostly per program (60 ms alone, 13 ms in a batch, 0.4 ms from a binary, on a CPU device).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omniop.backends.compile_cache import CompileCache, cache_key
+from omniop.backends.opencl.driver import BuildError, binary_of, compile_source, kernels_of, load_binary
+from omniop.opset.errors import DeviceError
+
+PRAGMA = "#pragma OPENCL FP_CONTRACT OFF\n"
+
+
+@dataclass(frozen=True)
+class Text:
+    """OpenCL C of one piece of work.
+
+    ``label`` names the work in errors. ``headers`` are texts that others may need as well: each enters a program once.
+    """
+
+    label: str
+    body: str
+    headers: tuple[str, ...] = ()
+
+
+class Compiler:
+    """Compiles for one device. Threads may share it."""
+
+    def __init__(self, context: Any, options: str, identity: Sequence[str]) -> None:
+        self._context = context
+        self._options = options
+        self._identity = tuple(identity)
+        self._cache = CompileCache("opencl")
+
+    def build(self, texts: Sequence[Text]) -> dict[str, Any]:
+        """Every kernel of ``texts``, by name. Raises DeviceError naming the one that the compiler refuses, with its log."""
+        source = _join(texts)
+        try:
+            return kernels_of(self._program(source))
+        except BuildError as error:
+            for text in texts:
+                self._build_alone(text)
+            raise DeviceError(f"{len(texts)} kernels compile one by one, but not together: {error}") from None
+
+    def _build_alone(self, text: Text) -> None:
+        try:
+            compile_source(self._context, _join([text]), self._options)
+        except BuildError as error:
+            raise DeviceError(f"{text.label} does not compile:\n{error}\n{_numbered(text.body)}") from None
+
+    def _program(self, source: str) -> Any:
+        key = cache_key(source, self._options, *self._identity)
+        binary = self._cache.get(key)
+        if binary is not None:
+            try:
+                return load_binary(self._context, binary, self._options)
+            except BuildError:
+                pass  # of a driver that kept its version and changed its format: compiled again below
+        program = compile_source(self._context, source, self._options)
+        self._cache.put(key, binary_of(program))
+        return program
+
+
+def _join(texts: Iterable[Text]) -> str:
+    texts = list(texts)
+    headers = dict.fromkeys(header for text in texts for header in text.headers)
+    return PRAGMA + "".join(headers) + "".join(text.body for text in texts)
+
+
+def _numbered(source: str) -> str:
+    return "\n".join(f"{number:4} {line}" for number, line in enumerate(source.splitlines(), 1))

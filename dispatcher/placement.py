@@ -1,0 +1,304 @@
+"""Placement: for one lowered node, the device and the route it takes, and why every other candidate was not taken.
+
+Devices are asked in the session's order. On a device, tuned kernels for the op come first if they cost less than the general route;
+a structured prim that the device does not take whole is expanded. The first device that can run every prim of the node wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
+from omniop.dispatcher.graph import NodeInfo
+from omniop.opset import expr
+from omniop.opset.dtype import BOOL, FLOAT32, DType
+from omniop.opset.errors import PlacementError
+from omniop.opset.expand import expand
+from omniop.opset.layout import ROW_MAJOR, Layout
+from omniop.opset.prims import Definition, Map, Repeat, Source, Structured, Tensor, axes_of, record
+from omniop.opset.sym import hint_of
+from omniop.opset.trace import Trace
+
+COPY_SECONDS_PER_BYTE = 1e-10
+LAUNCH_SECONDS = 2e-6
+FLOP_SECONDS = 1e-9
+"""Rough costs of the general route, for comparison with a tuned kernel's own estimate."""
+
+
+@dataclass
+class Decision:
+    """Where one node runs. ``rejected``: (candidate, reason) in the order they were asked."""
+
+    origin: int
+    label: str
+    op: str
+    device: str
+    route: str
+    rejected: list[tuple[str, No]] = field(default_factory=list)
+    fallback: bool = False
+    """It runs on another device than the session's first."""
+
+
+@dataclass
+class Placement:
+    """What the placer carries through a segment."""
+
+    trace: Trace
+    devices: Sequence[Device]
+    exclude: Mapping[str, Collection[str]]
+    device_of: dict[Definition, Device] = field(default_factory=dict)
+    replaced: dict[Tensor, Tensor] = field(default_factory=dict)
+    layouts: dict[Tensor, Layout] = field(default_factory=dict)
+    decisions: dict[int, Decision] = field(default_factory=dict)
+    relayouts: set[Definition] = field(default_factory=set)
+
+    def place(self, info: NodeInfo, made: Sequence[Definition], results: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+        """Decide a node whose lowering recorded ``made`` and gave ``results``; gives the results to use.
+
+        Raises PlacementError when no device takes it.
+        """
+        decision = Decision(info.origin, info.label, info.node.op_type, "", "")
+        made = [d for d in made if not isinstance(d, Source)]
+        if not made:
+            decision.device, decision.route = "-", "no work: a view, a constant or shape arithmetic"
+            self.decisions.setdefault(info.origin, decision)
+            return list(results)
+        for device in self.devices:
+            reason = self._excluded(device, info) or self._dtypes(device, made)
+            if reason is not None:
+                decision.rejected.append((device.name, reason))
+                continue
+            tuned = self._tuned(device, info, results, inputs, made, decision)
+            if tuned is not None:
+                results = tuned
+            else:
+                decision.route = self._general(device, made, decision)
+            decision.device = device.name
+            decision.fallback = device is not self.devices[0]
+            for definition in self._all(made):
+                self.device_of.setdefault(definition, device)
+            self.decisions[info.origin] = decision
+            return list(results)
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in decision.rejected)
+        raise PlacementError(f"{info.label}: no device of the session can run it: {reasons}")
+
+    def _excluded(self, device: Device, info: NodeInfo) -> No | None:
+        names = {*self.exclude.get(device.name, ()), *self.exclude.get(device.name.split(":")[0], ())}
+        if info.node.op_type in names:
+            return No("excluded", f"the session's exclude option keeps {info.node.op_type} off {device.name}")
+        return None
+
+    def _dtypes(self, device: Device, made: Sequence[Definition]) -> No | None:
+        for definition in made:
+            tensors = [*definition.outputs, *definition.inputs()]
+            dtypes = {t.dtype for t in tensors}
+            for node in expr.walk(*definition.expressions()):
+                dtypes.add(node.dtype)
+            for dtype in dtypes:
+                if not _computable(dtype, device):
+                    code = "needs-fp64" if dtype.name == "float64" else f"needs-{dtype}"
+                    return No(code, f"{device.name} does not compute in {dtype}")
+            if isinstance(definition, Repeat):
+                inner = self._dtypes(device, definition.body)
+                if inner is not None:
+                    return inner
+        return None
+
+    def _all(self, made: Sequence[Definition]) -> list[Definition]:
+        found: list[Definition] = []
+        for definition in made:
+            found.append(definition)
+            if isinstance(definition, Repeat):
+                found += self._all(definition.body)
+        return found
+
+    # Routes ---------------------------------------------------------------------------------------------------------------
+
+    def _general(self, device: Device, made: Sequence[Definition], decision: Decision) -> str:
+        """Keep or expand each structured prim; says what became of them."""
+        routes: list[str] = []
+        pending = self._all(made)
+        while pending:
+            definition = pending.pop(0)
+            if not isinstance(definition, Structured):
+                continue
+            context = prim_context(definition, device)
+            spec = self._prim_kernel(device, definition, context, decision)
+            if spec is not None:
+                routes.append(f"tuned kernel {spec.name} for {definition.prim}")
+                continue
+            answer = device.accepts(context)
+            if answer:
+                routes.append(f"{definition.prim} taken whole")
+                continue
+            assert isinstance(answer, No)
+            decision.rejected.append((f"{device.name} {definition.prim}", answer))
+            first = len(self.trace.definitions)
+            outputs = expand(definition, device.caps.loops)
+            self.replaced.update(zip(definition.outputs, outputs, strict=True))
+            recorded = self.trace.definitions[first:]
+            for new in recorded:
+                self.device_of.setdefault(new, device)
+            pending = recorded + pending
+            routes.append(f"{definition.prim} expanded into {'loops' if device.caps.loops else 'core prims'}")
+        return ", ".join(routes) or "core prims"
+
+    def _tuned(
+        self,
+        device: Device,
+        info: NodeInfo,
+        results: Sequence[Any],
+        inputs: Sequence[Any],
+        made: Sequence[Definition],
+        decision: Decision,
+    ) -> list[Any] | None:
+        """The op's tuned kernel that costs least, if it beats the general route; None for the general route."""
+        specs = device.kernels.of(info.node.op_type)
+        if not specs or not all(isinstance(r, Tensor) for r in results):
+            return None
+        tensors = [t if isinstance(t, Tensor) else None for t in inputs]
+        context = OpContext(
+            info.node.op_type,
+            tuple(None if t is None else tensor_type(t) for t in tensors),
+            tuple(tensor_type(r) for r in results),
+            info.attributes,
+            device.caps,
+        )
+        general = sum(self._general_cost(d) for d in made)
+        best: tuple[float, KernelSpec] | None = None
+        for spec in specs:
+            reason = _refuses(spec, context, info.since)
+            if reason is not None:
+                decision.rejected.append((f"{device.name} kernel {spec.name}", reason))
+                continue
+            cost = spec.cost(context) + self._relayout_cost(spec, tensors, results)
+            if cost >= general:
+                detail = f"{cost:.2e} s with its relayouts, the general route {general:.2e} s"
+                decision.rejected.append((f"{device.name} kernel {spec.name}", No("slower", detail)))
+            elif best is None or cost < best[0]:
+                best = (cost, spec)
+        if best is None:
+            return None
+        spec = best[1]
+        operands = [t for t in tensors if t is not None]
+        call = Structured(f"kernel:{spec.name}", tuple(operands), tuple(sorted(_hashable(info.attributes).items())))
+        outputs = record(call, [(r.shape, r.dtype) for r in results])
+        self._apply_layouts(spec, call, device)
+        self.device_of[call] = device
+        decision.route = f"tuned kernel {spec.name}"
+        return list(outputs)
+
+    def _prim_kernel(self, device: Device, definition: Structured, context: OpContext, decision: Decision) -> KernelSpec | None:
+        """A tuned kernel declared for a structured prim, when the device has one that takes it."""
+        for spec in device.kernels.of(definition.prim):
+            reason = _refuses(spec, context, 1)
+            if reason is None:
+                definition.prim = f"kernel:{spec.name}"
+                self._apply_layouts(spec, definition, device)
+                return spec
+            decision.rejected.append((f"{device.name} kernel {spec.name}", reason))
+        return None
+
+    def _apply_layouts(self, spec: KernelSpec, call: Structured, device: Device) -> None:
+        call.operands = tuple(
+            self.in_layout(t, spec.input_layout(k), device) for k, t in enumerate(call.operands)
+        )
+        for k, t in enumerate(call.outputs):
+            if spec.output_layout(k) is not ROW_MAJOR:
+                self.layouts[t] = spec.output_layout(k)
+
+    def in_layout(self, tensor: Tensor, layout: Layout, device: Device) -> Tensor:
+        """The tensor in a layout: itself when it has it, or its own kernel can write it; else a relayout of it."""
+        while tensor in self.replaced:
+            tensor = self.replaced[tensor]
+        if self.layouts.get(tensor, ROW_MAJOR) == layout:
+            return tensor
+        if isinstance(tensor.definition, Map) and tensor not in self.layouts and layout is not ROW_MAJOR:
+            if self.device_of.get(tensor.definition) is device:
+                self.layouts[tensor] = layout
+                return tensor
+        key = ("relayout", tensor, layout)
+        axes = axes_of(tensor.shape)
+        (copy,) = record(Map(tensor.at(*axes)), [(tensor.shape, tensor.dtype)], key)
+        self.layouts[copy] = layout
+        self.relayouts.add(copy.definition)
+        self.device_of[copy.definition] = device
+        return copy
+
+    # Costs ----------------------------------------------------------------------------------------------------------------
+
+    def _relayout_cost(self, spec: KernelSpec, inputs: Sequence[Tensor | None], results: Sequence[Tensor]) -> float:
+        """Seconds to bring operands into the kernel's layouts; a map's result can be written in any."""
+        total = 0.0
+        for k, t in enumerate(t for t in inputs if t is not None):
+            have = self.layouts.get(t, ROW_MAJOR)
+            if have != spec.input_layout(k) and isinstance(t.definition, Source | Structured):
+                if not (isinstance(t.definition, Source) and t.definition.array is not None):
+                    total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS
+        for k, t in enumerate(results):
+            if spec.output_layout(k) is not ROW_MAJOR:
+                total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS
+        return total
+
+    def _general_cost(self, definition: Definition) -> float:
+        """A rough estimate: arithmetic at one GFLOP/s and a launch per prim."""
+        work = max((_elements(t) for t in definition.outputs), default=0)
+        if isinstance(definition, Structured):
+            work *= max((_elements(t) for t in definition.operands[1:]), default=1)
+            work //= max(1, hint_of(definition.outputs[0].shape[1])) if len(definition.outputs[0].shape) > 1 else 1
+        return LAUNCH_SECONDS + work * FLOP_SECONDS
+
+
+def _refuses(spec: KernelSpec, context: OpContext, since: int) -> No | None:
+    if not spec.versions[0] <= since <= spec.versions[1]:
+        return No("version", f"it is for versions {spec.versions[0]} to {spec.versions[1]}, the node is of {since}")
+    dtypes = {t.dtype for t in context.inputs if t is not None}
+    if spec.dtypes and not dtypes <= set(spec.dtypes):
+        return No("dtype", f"it takes {', '.join(map(str, spec.dtypes))}")
+    answer = spec.when(context)
+    return answer if isinstance(answer, No) else None
+
+
+def _computable(dtype: DType, device: Device) -> bool:
+    caps = device.caps
+    if dtype in caps.compute or dtype is BOOL:
+        return True
+    if dtype.is_float and dtype.bits < 32:
+        return FLOAT32 in caps.compute
+    return dtype.is_int and dtype.bits < 8
+
+
+def _hashable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        k: tuple(v) if isinstance(v, list) else v.tobytes() if isinstance(v, np.ndarray) else v
+        for k, v in attributes.items()
+    }
+
+
+def _elements(t: Tensor) -> int:
+    n = 1
+    for d in t.shape:
+        n *= hint_of(d)
+    return n
+
+
+def _bytes(t: Tensor) -> int:
+    return _elements(t) * t.dtype.itemsize
+
+
+def tensor_type(t: Tensor) -> TensorType:
+    return TensorType(t.dtype, tuple(d if isinstance(d, int) else None for d in t.shape), t.shape)
+
+
+def prim_context(definition: Structured, device: Device) -> OpContext:
+    return OpContext(
+        definition.prim,
+        tuple(tensor_type(t) for t in definition.operands),
+        tuple(tensor_type(t) for t in definition.outputs),
+        dict(definition.attrs),
+        device.caps,
+    )

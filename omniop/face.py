@@ -1,0 +1,63 @@
+"""The public functions: load a model, list the devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx
+
+from omniop.dispatcher.registry import registry
+from omniop.dispatcher.session import Fallback, Session
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device of this machine, or one that is registered and cannot be used (then ``problem`` says why)."""
+
+    name: str
+    description: str
+    driver: str
+    dtypes: tuple[str, ...]
+    problem: str | None = None
+
+    @property
+    def available(self) -> bool:
+        return self.problem is None
+
+
+def load(
+    source: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    device: str | Sequence[str] = "cpu",
+    *,
+    threads: int | None = None,
+    fallback: Fallback = "warn",
+    exclude: Mapping[str, Collection[str]] | None = None,
+) -> Session:
+    """Load a model onto a device.
+
+    ``source``: a path, the bytes of a model, or a ModelProto. ``device``: a name of `devices`, or several in order of
+    preference; each node runs on the first that can. ``threads``: how many a CPU device may use.
+    ``fallback``: what happens to a node that none of them can run: "warn" and "silent" give it to the cpu, "error" raises.
+    ``exclude``: ops to keep off a device, as ``{"opencl": ["Softmax"]}``.
+
+    Raises ModelError, DeviceError.
+    """
+    return Session(source, device, threads=threads, fallback=fallback, exclude=exclude)
+
+
+def devices(*, all: bool = False) -> list[DeviceInfo]:  # noqa: A002 - what a reader expects
+    """The devices of this machine that passed their trial; with ``all``, also those that did not, and why."""
+    found = [
+        DeviceInfo(
+            d.name,
+            f"{d.fingerprint.vendor} {d.fingerprint.name}".strip(),
+            d.fingerprint.driver,
+            tuple(sorted(t.name for t in d.caps.compute)),
+        )
+        for d in registry().devices()
+    ]
+    if all:
+        found += [DeviceInfo(p.name, "", "", (), p.reason) for p in registry().problems()]
+    return found

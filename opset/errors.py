@@ -1,0 +1,35 @@
+"""omniop's own errors.
+
+A user's mistake ends in one of these, in one sentence that names what was wrong and what would have worked.
+They live in the lowest room so that every room can raise them; users import them from ``omniop``.
+"""
+
+from __future__ import annotations
+
+
+class OmniopError(Exception):
+    """Base of every error that omniop raises on purpose."""
+
+
+class ModelError(OmniopError):
+    """The model cannot be read or is not valid: the file, the graph, a node or an attribute."""
+
+
+class FeedError(OmniopError):
+    """A feed is missing, unknown, of the wrong dtype, or of a shape that the model cannot take."""
+
+
+class PlacementError(OmniopError):
+    """No allowed device can run a node; the message lists each candidate and why it was rejected."""
+
+
+class DeviceError(OmniopError):
+    """A device is missing, failed to build or launch a kernel, or ran out of memory."""
+
+
+class UnsupportedError(OmniopError):
+    """An operator, attribute or dtype that no lowering covers. The dispatcher turns it into a decision."""
+
+
+class ExecutionError(OmniopError):
+    """The run itself found bad data: an index outside its tensor, a shape that does not multiply out."""

@@ -1,0 +1,527 @@
+"""Expressions of the kernel IR: a frozen, hash-consed, typed DAG.
+
+Equal expressions are the same object, so ``is`` compares and sharing is kept. Build them with the functions here,
+which fold constants; nodes are never changed. The arithmetic itself is described in `omniop.opset.alu`.
+
+==========  =========================  ==========================================================================
+``op``      ``args``                   ``attr``
+==========  =========================  ==========================================================================
+const       ()                         the value: bool, int or float
+size        ()                         name of a size symbol (int64)
+axis        (extent,)                  number of the axis; its value runs over 0 .. extent - 1
+load        (*index, [guard, other])   `Load`: the source, whether guarded, and the fault a failed guard raises
+alu         operands                   name in `alu.ALU`
+cast        (x,)                       None; to ``dtype``
+bitcast     (x,)                       None; same width
+select      (condition, x, y)          None
+reduce      (*axes, *values)           `Reduce`: monoid and how many of ``args`` are axes
+carry       ()                         number of a scalar carried by the kernel's sequential axis
+hole        ()                         None: the value a tuned kernel computed, in an epilogue
+==========  =========================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any, NamedTuple, Union
+from weakref import WeakValueDictionary
+
+from omniop.opset.alu import ALU, MONOIDS
+from omniop.opset.dtype import BOOL, INT64, DType
+
+
+class Load(NamedTuple):
+    """What a load reads. ``source`` is a `prims.Tensor` while tracing (one index per axis) and the number of a
+    buffer in a `kernel.Kernel` (one index: the element offset). ``fault`` above 0 is written to the error word
+    when the guard fails."""
+
+    source: Any
+    guarded: bool = False
+    fault: int = 0
+
+
+class Reduce(NamedTuple):
+    """``values`` has two members for argmin and argmax: the value and its index; the index is the result."""
+
+    monoid: str
+    axes: int
+
+
+class Expr:
+    """A node. Compare with ``is``; use the module's functions to make one."""
+
+    __slots__ = ("__weakref__", "_hash", "args", "attr", "dtype", "op")
+
+    op: str
+    dtype: DType
+    args: tuple[Expr, ...]
+    attr: Any
+
+    def __repr__(self) -> str:
+        return format_expr(self)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __copy__(self) -> Expr:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Expr:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_make, (self.op, self.dtype, self.args, self.attr))
+
+    # Arithmetic, so that lowerings read as formulas. Python numbers are taken in the other operand's dtype.
+    def __add__(self, other: Scalar) -> Expr:
+        return binary("add", self, other)
+
+    def __radd__(self, other: Scalar) -> Expr:
+        return binary("add", other, self)
+
+    def __sub__(self, other: Scalar) -> Expr:
+        return binary("sub", self, other)
+
+    def __rsub__(self, other: Scalar) -> Expr:
+        return binary("sub", other, self)
+
+    def __mul__(self, other: Scalar) -> Expr:
+        return binary("mul", self, other)
+
+    def __rmul__(self, other: Scalar) -> Expr:
+        return binary("mul", other, self)
+
+    def __truediv__(self, other: Scalar) -> Expr:
+        return binary("div", self, other)
+
+    def __rtruediv__(self, other: Scalar) -> Expr:
+        return binary("div", other, self)
+
+    def __floordiv__(self, other: Scalar) -> Expr:
+        return binary("floordiv", self, other)
+
+    def __mod__(self, other: Scalar) -> Expr:
+        return binary("floormod", self, other)
+
+    def __neg__(self) -> Expr:
+        return alu("neg", self)
+
+    def __and__(self, other: Scalar) -> Expr:
+        return binary("and", self, other)
+
+    def __or__(self, other: Scalar) -> Expr:
+        return binary("or", self, other)
+
+    def __xor__(self, other: Scalar) -> Expr:
+        return binary("xor", self, other)
+
+    def __invert__(self) -> Expr:
+        return alu("not", self)
+
+    def __lt__(self, other: Scalar) -> Expr:
+        return binary("lt", self, other)
+
+    def __le__(self, other: Scalar) -> Expr:
+        return binary("le", self, other)
+
+    def __gt__(self, other: Scalar) -> Expr:
+        return binary("lt", other, self)
+
+    def __ge__(self, other: Scalar) -> Expr:
+        return binary("le", other, self)
+
+    def eq(self, other: Scalar) -> Expr:
+        """Element equality (``==`` is identity of the node)."""
+        return binary("eq", self, other)
+
+    def ne(self, other: Scalar) -> Expr:
+        return binary("ne", self, other)
+
+    def cast(self, dtype: DType) -> Expr:
+        return cast(self, dtype)
+
+
+Scalar = Union[Expr, int, float, bool]
+
+_interned: WeakValueDictionary[tuple[Hashable, ...], Expr] = WeakValueDictionary()
+
+
+def _key(op: str, dtype: DType, args: tuple[Expr, ...], attr: Any) -> tuple[Hashable, ...]:
+    if op == "const" and isinstance(attr, float):
+        attr = ("float", struct.pack("<d", attr))  # -0.0, and NaN, which is not equal to itself
+    elif op == "const":
+        attr = (type(attr).__name__, attr)
+    return (op, dtype.name, tuple(map(id, args)), attr)
+
+
+def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) -> Expr:
+    key = _key(op, dtype, args, attr)
+    found = _interned.get(key)
+    if found is None:
+        found = Expr()
+        found.op, found.dtype, found.args, found.attr = op, dtype, args, attr
+        found._hash = hash(key)
+        found = _interned.setdefault(key, found)
+    return found
+
+
+def const(value: bool | int | float, dtype: DType) -> Expr:
+    """``value`` in ``dtype``: wrapped into an integer's width, as Python's number otherwise."""
+    if dtype.kind == "b":
+        value = bool(value)
+    elif dtype.is_int:
+        value = wrap(int(value), dtype)
+    else:
+        value = float(value)
+    return _make("const", dtype, (), value)
+
+
+def wrap(value: int, dtype: DType) -> int:
+    """``value`` modulo 2**bits, in the range of the integer ``dtype``."""
+    value &= (1 << dtype.bits) - 1
+    return value - (1 << dtype.bits) if dtype.kind == "i" and value >> (dtype.bits - 1) else value
+
+
+def index(value: Scalar) -> Expr:
+    """An int64 expression: of a Python int, or of an integer expression of any width."""
+    if isinstance(value, Expr):
+        return cast(value, INT64)
+    return const(value, INT64)
+
+
+SCALAR = "~"
+"""First character of a size symbol that is any integer; every other size is a dim, at least 1."""
+
+
+def size(name: str) -> Expr:
+    return _make("size", INT64, (), name)
+
+
+def axis(number: int, extent: Scalar) -> Expr:
+    """Axis ``number`` of an index space. An axis of extent 1 is the constant 0."""
+    extent = index(extent)
+    if is_const(extent, 1):
+        return const(0, INT64)
+    return _make("axis", INT64, (extent,), number)
+
+
+def raw_axis(number: int, extent: Expr) -> Expr:
+    """Like `axis`, also for extent 1: for code that needs an axis node to bind."""
+    return _make("axis", INT64, (extent,), number)
+
+
+def load(
+    source: Any,
+    indices: tuple[Expr, ...],
+    dtype: DType,
+    guard: Expr | None = None,
+    other: Scalar = 0,
+    fault: int = 0,
+) -> Expr:
+    """Element of ``source``; where ``guard`` is false, ``other`` instead, and memory is not touched."""
+    if guard is None or is_const(guard, True):
+        return _make("load", dtype, indices, Load(source))
+    other = other if isinstance(other, Expr) else const(other, dtype)
+    if is_const(guard, False) and not fault:
+        return other
+    return _make("load", dtype, (*indices, guard, other), Load(source, True, fault))
+
+
+def load_parts(node: Expr) -> tuple[tuple[Expr, ...], Expr | None, Expr | None]:
+    """(indices, guard, other) of a load."""
+    if node.attr.guarded:
+        return node.args[:-2], node.args[-2], node.args[-1]
+    return node.args, None, None
+
+
+def reduce(monoid: str, axes: tuple[Expr, ...], values: tuple[Expr, ...]) -> Expr:
+    """``values`` combined over all points of ``axes`` (axis nodes). Axes of extent 1 were folded away by `axis`."""
+    if monoid not in MONOIDS:
+        raise ValueError(f"unknown monoid {monoid!r}; known: {', '.join(MONOIDS)}")
+    axes = tuple(a for a in axes if a.op == "axis")
+    if not axes:
+        return values[-1]
+    return _make("reduce", values[-1].dtype, (*axes, *values), Reduce(monoid, len(axes)))
+
+
+def carry(number: int, dtype: DType) -> Expr:
+    return _make("carry", dtype, (), number)
+
+
+def hole(dtype: DType) -> Expr:
+    return _make("hole", dtype)
+
+
+def is_const(node: Expr, value: bool | int | float | None = None) -> bool:
+    return node.op == "const" and (value is None or node.attr == value)
+
+
+def cast(x: Expr, dtype: DType) -> Expr:
+    if x.dtype is dtype:
+        return x
+    if x.op == "const" and (dtype.kind == "b" or (dtype.is_int and x.dtype.kind in "bui")):
+        return const(x.attr, dtype)
+    if x.op == "const" and dtype.bits >= 32 and dtype.is_float and x.dtype.kind in "bui" and abs(x.attr) < 2**24:
+        return const(float(x.attr), dtype)
+    return _make("cast", dtype, (x,))
+
+
+def bitcast(x: Expr, dtype: DType) -> Expr:
+    if x.dtype is dtype:
+        return x
+    if x.dtype.bits != dtype.bits:
+        raise ValueError(f"bitcast from {x.dtype} to {dtype}: widths differ")
+    return _make("bitcast", dtype, (x,))
+
+
+def select(condition: Expr, x: Scalar, y: Scalar) -> Expr:
+    x, y = _same_dtype(x, y)
+    if condition.op == "const":
+        return x if condition.attr else y
+    return x if x is y else _make("select", x.dtype, (condition, x, y))
+
+
+def binary(name: str, x: Scalar, y: Scalar) -> Expr:
+    x, y = _same_dtype(x, y)
+    return alu(name, x, y)
+
+
+def _same_dtype(x: Scalar, y: Scalar) -> tuple[Expr, Expr]:
+    if not isinstance(x, Expr):
+        if not isinstance(y, Expr):
+            raise TypeError("one operand must be an expression, to give the dtype")
+        x = const(x, y.dtype)
+    if not isinstance(y, Expr):
+        y = const(y, x.dtype)
+    return x, y
+
+
+def minimum(x: Scalar, y: Scalar) -> Expr:
+    return binary("min", x, y)
+
+
+def maximum(x: Scalar, y: Scalar) -> Expr:
+    return binary("max", x, y)
+
+
+def all_of(conditions: list[Expr]) -> Expr | None:
+    """Conjunction; None when there is nothing to test."""
+    result: Expr | None = None
+    for condition in conditions:
+        if not is_const(condition, True):
+            result = condition if result is None else alu("and", result, condition)
+    return result
+
+
+def alu(name: str, *args: Expr) -> Expr:
+    """An arithmetic node, folded where integers are constant or neutral.
+
+    Raises TypeError when the operands' dtypes differ or the operation does not take them.
+    """
+    op = ALU[name]
+    dtype = args[0].dtype
+    if len(args) != op.arity or dtype.kind not in op.kinds or any(a.dtype is not dtype for a in args):
+        raise TypeError(f"{name} takes {op.arity} operands of one dtype of kinds '{op.kinds}', got {args!r}")
+    result = BOOL if op.result == "bool" else dtype
+    folded = _fold(name, result, args) if dtype.kind in "bui" else None
+    return folded if folded is not None else _make("alu", result, args, name)
+
+
+def trunc_div(a: int, b: int) -> int:
+    """Integer quotient rounded towards zero; a / 0 = 0."""
+    if b == 0:
+        return 0
+    return -(-a // b) if (a < 0) != (b < 0) else a // b
+
+
+INTEGER: dict[str, Callable[..., int | bool]] = {
+    "neg": lambda a: -a,
+    "abs": abs,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "min": min,
+    "max": max,
+    "div": trunc_div,
+    "rem": lambda a, b: 0 if b == 0 else int(math.fmod(a, b)) if abs(a) < 2**53 else a - b * trunc_div(a, b),
+    "floordiv": lambda a, b: a // b,
+    "floormod": lambda a, b: a % b,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+}
+"""Exact integer arithmetic of the operations that index expressions use."""
+
+_RIGHT_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1, "floordiv": 1, "or": 0, "xor": 0, "shl": 0, "shr": 0}
+
+
+def _fold(name: str, result: DType, args: tuple[Expr, ...]) -> Expr | None:
+    if all(a.op == "const" for a in args):
+        if name == "not":
+            value = args[0].attr
+            return const(not value if result.kind == "b" else ~value, result)
+        if name in INTEGER and not (name in ("floordiv", "floormod") and args[1].attr == 0):
+            return const(INTEGER[name](*(a.attr for a in args)), result)
+        return None
+    if len(args) != 2:
+        return None
+    x, y = args
+    if name in ("add", "mul", "and", "or", "xor", "min", "max") and x.op == "const":
+        x, y = y, x  # a constant on the right, so that each rule is written once
+        if name in ("add", "mul"):
+            args = (x, y)
+    if y.op == "const":
+        value = y.attr
+        if x.dtype.kind == "b" and name in ("and", "or"):
+            return x if value == (name == "and") else y
+        if name in _RIGHT_NEUTRAL and value == _RIGHT_NEUTRAL[name] and x.dtype.kind != "b":
+            return x
+        if (name == "mul" or name == "and") and value == 0:
+            return y
+        if name == "floormod" and value == 1:
+            return const(0, x.dtype)
+        # (x + a) + b and (x * a) * b, so that chains of views stay short
+        if name in ("add", "mul") and x.op == "alu" and x.attr == name and x.args[1].op == "const":
+            return alu(name, x.args[0], const(INTEGER[name](x.args[1].attr, value), x.dtype))
+    if x is y:
+        if name in ("sub", "xor") or name == "floormod":
+            return const(0, result)
+        if name in ("min", "max", "and", "or"):
+            return x
+        if name in ("eq", "le", "ne", "lt"):
+            return const(name in ("eq", "le"), BOOL)
+    return _make("alu", result, args, name) if args != (x, y) and name in ("add", "mul") else None
+
+
+# Walking ----------------------------------------------------------------------------------------------------------
+
+
+def walk(*roots: Expr) -> Iterator[Expr]:
+    """Every node once, operands before users."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.args) if a not in seen)
+
+
+def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
+    """The same operation on other operands, folded again."""
+    if args == node.args:
+        return node
+    if node.op == "alu":
+        return alu(node.attr, *args)
+    if node.op == "cast":
+        return cast(args[0], node.dtype)
+    if node.op == "select":
+        return select(*args)
+    if node.op == "reduce":
+        n = node.attr.axes
+        return reduce(node.attr.monoid, args[:n], args[n:])
+    if node.op == "load" and node.attr.guarded:
+        return load(node.attr.source, args[:-2], node.dtype, args[-2], args[-1], node.attr.fault)
+    if node.op == "axis":
+        return axis(node.attr, args[0])
+    return _make(node.op, node.dtype, args, node.attr)
+
+
+def substitute(root: Expr, mapping: Mapping[Expr, Expr]) -> Expr:
+    """``root`` with nodes replaced; what replaces a node is not looked into again."""
+    return rewrite(root, mapping.get)
+
+
+def rewrite(root: Expr, replace: Callable[[Expr], Expr | None]) -> Expr:
+    """Bottom-up: ``replace(original node)`` gives a node to use instead, or None to rebuild it from its operands."""
+    done: dict[Expr, Expr] = {}
+    stack: list[tuple[Expr, bool]] = [(root, False)]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready:
+            done[node] = rebuild(node, tuple(done[a] for a in node.args))
+            continue
+        new = replace(node)
+        if new is not None:
+            done[node] = new
+            continue
+        stack.append((node, True))
+        stack.extend((a, False) for a in node.args if a not in done)
+    return done[root]
+
+
+def free_axes(*roots: Expr) -> set[Expr]:
+    """Axis nodes that no reduce inside binds."""
+    memo: dict[Expr, frozenset[Expr]] = {}
+    for node in walk(*roots):
+        if node.op == "axis":
+            memo[node] = frozenset((node,))
+            continue
+        free = frozenset().union(*(memo[a] for a in node.args)) if node.args else frozenset()
+        if node.op == "reduce":
+            free -= set(node.args[: node.attr.axes])
+        memo[node] = free
+    return set().union(*(memo[root] for root in roots))
+
+
+def evaluate(root: Expr, sizes: Mapping[str, int], axes: Mapping[int, int] | None = None) -> int:
+    """Value of an integer expression over sizes (and axes)."""
+    memo: dict[Expr, int] = {}
+    for node in walk(root):
+        if node.op == "const":
+            memo[node] = node.attr
+        elif node.op == "size":
+            memo[node] = sizes[node.attr]
+        elif node.op == "axis":
+            memo[node] = (axes or {}).get(node.attr, 0)
+        elif node.op == "select":
+            memo[node] = memo[node.args[1]] if memo[node.args[0]] else memo[node.args[2]]
+        elif node.op == "cast":
+            memo[node] = int(memo[node.args[0]])
+        elif node.op == "alu" and node.attr == "not":
+            memo[node] = not memo[node.args[0]]
+        elif node.op == "alu":
+            memo[node] = INTEGER[node.attr](*(memo[a] for a in node.args))
+        else:
+            raise ValueError(f"not an expression over sizes: {root!r}")
+    return memo[root]
+
+
+_INFIX = {
+    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "floormod": "%", "and": "&", "or": "|"},
+    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "xor": "^", "shl": "<<", "shr": ">>"},
+}
+
+
+def format_expr(node: Expr) -> str:
+    """Short text for people, ``explain`` and error messages."""
+    parts = [format_expr(a) for a in node.args]
+    if node.op == "const":
+        return repr(node.attr)
+    if node.op == "size":
+        return str(node.attr)
+    if node.op == "axis":
+        return f"i{node.attr}"
+    if node.op == "load":
+        n = len(parts) - 2 if node.attr.guarded else len(parts)
+        guard = f" if {parts[n]} else {parts[n + 1]}" if node.attr.guarded else ""
+        return f"{node.attr.source}[{', '.join(parts[:n])}{guard}]"
+    if node.op == "alu":
+        return f"({parts[0]} {_INFIX[node.attr]} {parts[1]})" if node.attr in _INFIX else f"{node.attr}({', '.join(parts)})"
+    if node.op == "reduce":
+        n = node.attr.axes
+        return f"{node.attr.monoid}[{', '.join(parts[:n])}]({', '.join(parts[n:])})"
+    if node.op in ("carry", "hole"):
+        return f"{node.op}{'' if node.attr is None else node.attr}"
+    return f"{node.dtype if node.op == 'cast' else node.op}({', '.join(parts)})"

@@ -1,0 +1,31 @@
+"""Rewriting a model, once after import: duplicates merged, exporters' spellings made composite ops, dead code removed.
+
+Composite ops are of the domain ``omniop`` (schemas: `omniop.opset.schemas`); kernels and lowerings know them as they
+know any op, and no other part of omniop looks for patterns.
+"""
+
+from __future__ import annotations
+
+from omniop.opset.importer import ImportedModel
+from omniop.opset.rewrite import gelu, layer_normalization
+from omniop.opset.rewrite.clean import merge_duplicates, remove_unused
+from omniop.opset.rewrite.rule import Applied, apply_rules, import_composites, replaced_names
+
+__all__ = ["Applied", "replaced_names", "rewrite"]
+
+RULES = (*layer_normalization.RULES, *gelu.RULES)
+
+
+def rewrite(model: ImportedModel) -> list[Applied]:
+    """Rewrite a model in place, its subgraphs and functions included; returns what was done, in order.
+
+    Inputs and outputs of the model keep their names and order. Nodes stay in topological order.
+    """
+    applied = list(merge_duplicates(model.model))
+    for root in (model.graph, *(f.graph for f in model.functions.values())):
+        found = [a for graph in (root, *root.subgraphs()) for a in apply_rules(graph, RULES)]
+        if found:
+            import_composites(root)
+        applied += found
+    applied += remove_unused(model.model)
+    return applied
