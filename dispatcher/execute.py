@@ -263,7 +263,6 @@ def _collect(
 ) -> tuple[Env, np.ndarray | None]:
     produced: Env = {}
     read: np.ndarray | None = None
-    entry_of = {shape: entry for entry, shape, _, _ in template.outputs}
     for k, r in enumerate(template.results):
         value: RuntimeValue
         if r.host is not None:
@@ -276,7 +275,7 @@ def _collect(
             assert r.device is not None
             shape = binding.shapes[r.shape]
             dims = tuple(d if isinstance(d, int) else None for d in r.tensor.shape)
-            value = DeviceTensor(r.device, table[entry_of[r.shape]], shape, r.tensor.dtype, dims)
+            value = DeviceTensor(r.device, table[r.entry], shape, r.tensor.dtype, dims)
         elif r.empty is not None:
             value = np.empty(binding.shapes[r.shape], r.empty.dtype.numpy)
         elif isinstance(r.runtime, ir.Value):

@@ -30,6 +30,7 @@ class NodeInfo:
     attributes: dict[str, Any] = field(default_factory=dict)
     entry: lowering.Entry | None = None
     version: int = 1
+    imports: Mapping[str, int] = field(default_factory=dict)
 
 
 class Labels:
@@ -119,6 +120,7 @@ def describe(model: ImportedModel, node: ir.Node, origin: int, imports: Mapping[
     label = node_label(node)
     info = NodeInfo(node, label, origin)
     imports = model.opset_imports if imports is None else imports
+    info.imports = imports
     info.version = COMPOSITE_VERSION if node.domain == COMPOSITE_DOMAIN else imports.get(node.domain, 1)
     if node.op_identifier() in model.functions:
         return info

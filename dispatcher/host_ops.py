@@ -132,7 +132,7 @@ def _scan_once(
     moved = [a[::-1] if pick(in_reverse, k) else a for k, a in enumerate(moved)]
     rows: list[list[RuntimeValue]] = [[] for _ in range(outputs)]
     for step in range(moved[0].shape[0]):
-        results = _run_body(runner, graph, [*state, *(np.ascontiguousarray(a[step]) for a in moved)], env, report)
+        results = _run_body(runner, graph, [*state, *(np.array(a[step]) for a in moved)], env, report)
         state = results[: len(state)]
         for row, value in zip(rows, results[len(state) :], strict=True):
             row.append(value)

@@ -20,7 +20,7 @@ from omniop.dispatcher.host_ops import HOST_OPS
 from omniop.dispatcher.placement import Placement
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
 from omniop.opset import dtype as dtypes
-from omniop.opset import lowering, prims
+from omniop.opset import host_arithmetic, lowering, prims
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError, PlacementError, UnsupportedError
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
@@ -78,14 +78,30 @@ class Traced:
     sources: dict[Tensor, object]
     """Runtime value (or read key) of each Source that is not a constant."""
     results: dict[ir.Value, Any]
-    """Tensor | HostValue of every value that is needed after the segment."""
+    """Tensor | HostValue | Opaque of every value that is needed after the segment."""
     passed: list[ir.Value]
     """Runtime values that go through untouched."""
     cut: Cut
 
 
+@dataclass(frozen=True)
+class Opaque:
+    """A runtime value that only host ops can take (a sequence, strings, None), by where it comes from."""
+
+    key: ir.Value
+
+
 class _CutHere(Exception):
     """A node inside has to run on the host."""
+
+
+class _ReadHere(Exception):
+    """The elements of a tensor have to be read back."""
+
+    def __init__(self, tensor: Tensor, key: ReadKey) -> None:
+        super().__init__(key)
+        self.tensor = tensor
+        self.key = key
 
 
 @dataclass
@@ -117,8 +133,8 @@ class SegmentTracer:
                 info = self.context.nodes[position]
                 try:
                     self._node(info, position)
-                except NeedsHost as need:
-                    cut = Cut("read", position, need.tensor, (position, need.key))
+                except _ReadHere as need:
+                    cut = Cut("read", position, need.tensor, need.key)
                     break
                 except _CutHere:
                     cut = Cut("host", position)
@@ -136,7 +152,7 @@ class SegmentTracer:
                 passed.append(v)
                 continue
             value = self.value(v)
-            if isinstance(value, Tensor) and value in self.sources and self.sources[value] is v:
+            if value == Opaque(v) or (isinstance(value, Tensor) and self.sources.get(value) is v):
                 passed.append(v)
             else:
                 results[v] = value
@@ -145,7 +161,7 @@ class SegmentTracer:
     # Values -----------------------------------------------------------------------------------------------------------------
 
     def value(self, v: ir.Value) -> Any:
-        """Tensor, HostValue, or a runtime value that only host ops can take."""
+        """Tensor, HostValue, Opaque, or an array of constant strings."""
         if v not in self.values:
             if v in self.env:
                 self.values[v] = self._from_run(v, self.env[v])
@@ -161,7 +177,7 @@ class SegmentTracer:
             return self._source(v, shape, dtypes.of_numpy(value.dtype))
         if isinstance(value, DeviceTensor):
             return self._source(v, self._dims(v, value.shape, value.dims), value.dtype)
-        return value
+        return Opaque(v)
 
     def _source(self, key: ir.Value, shape: Sequence[Dim], dtype: DType) -> Tensor:
         t = prims.source(key.name or "value", shape, dtype)
@@ -247,23 +263,16 @@ class SegmentTracer:
         return self._lower(info, position, inputs, path)
 
     def _host_arithmetic(self, info: NodeInfo, inputs: list[Any]) -> list[Any] | None:
-        function = HOST_ARITHMETIC.get(info.node.op_type)
-        if function is None or info.node.domain:
+        known = [self._known(x) for x in inputs]
+        result = host_arithmetic.evaluate(self._lowering_node(info, known, {}), known)
+        if result is None:
             return None
-        values: list[Any] = []
-        for x in inputs:
-            if isinstance(x, Tensor) and info.node.op_type not in ("Shape", "Size"):
-                x = self.host_of(x)
-                if x is None:
-                    return None
-            values.append(x)
-        node = self._lowering_node(info, values, {})
-        try:
-            result = function(node, values)
-        except UnsupportedError:
-            return None
-        results = list(result) if isinstance(result, tuple | list) else [result]
-        return results
+        return list(result) if isinstance(result, tuple) else [result]
+
+    def _known(self, value: Any) -> Any:
+        """A tensor's elements when the host has them; else the value itself."""
+        found = self.host_of(value) if isinstance(value, Tensor) else None
+        return value if found is None else found
 
     def _lowering_node(self, info: NodeInfo, inputs: Sequence[Any], known: Mapping[object, HostValue]) -> Node:
         wanted = tuple(v is not None and bool(v.name) for v in info.node.outputs)
@@ -293,7 +302,7 @@ class SegmentTracer:
                 found = self.host_of(need.tensor)
                 if found is None:
                     self._place_partial(info, first)
-                    raise NeedsHost(need.tensor, (*path, need.key) if path else need.key) from None
+                    raise _ReadHere(need.tensor, (position, *path, need.key)) from None
                 known = {**known, need.key: found}
             except (UnsupportedError, ModelError, PlacementError):
                 raise
@@ -314,7 +323,7 @@ class SegmentTracer:
     def _schema_function(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
         try:
             types = [None if x is None else _type_proto(x) for x in inputs]
-            function = function_graph(info.node, info.version, types)
+            function = function_graph(info.node, info.imports, types)
         except UnsupportedError:
             raise
         if function is None:

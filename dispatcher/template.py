@@ -20,7 +20,7 @@ from omniop.dispatcher.build import builds_of, check_memory
 from omniop.dispatcher.memory import Interval, Slot, colour
 from omniop.dispatcher.placement import Decision
 from omniop.dispatcher.plan import AnyStep, BaseStep, CopyStep, Planner, RepeatStep, Step
-from omniop.dispatcher.segment import Cut, StaticValue, Symbol, Traced
+from omniop.dispatcher.segment import Cut, Opaque, StaticValue, Symbol, Traced
 from omniop.dispatcher.values import RuntimeValue
 from omniop.dispatcher.weights import Weights
 from omniop.opset import expr
@@ -108,6 +108,8 @@ class Result:
     """A tensor without elements, which no device ever saw."""
     shape: int = -1
     """Number of its shape among the binding's."""
+    entry: int = -1
+    """Its place in the buffer table."""
 
 
 @dataclass
@@ -251,12 +253,13 @@ class TemplateBuilder:
         out_entries: list[tuple[int, int, Device, DType]] = []
         for t, device in outputs:
             shape_parts.append([self.number(e) for e in t.extents])
-            self.entries[t, device] = table
-            out_entries.append((table, len(shape_parts) - 1, device, t.dtype))
+            if (t, device) not in self.constants:
+                self.entries[t, device] = table
+                out_entries.append((table, len(shape_parts) - 1, device, t.dtype))
+                table += 1
             for r in results:
                 if r.tensor is t:
-                    r.shape = len(shape_parts) - 1
-            table += 1
+                    r.shape, r.entry = len(shape_parts) - 1, self.entries[t, device]
         for r in results:
             if r.empty is not None:
                 r.shape = len(shape_parts)
@@ -319,6 +322,8 @@ class TemplateBuilder:
         for v, value in items:
             if isinstance(value, HostValue):
                 results.append(Result(v, host=value))
+            elif isinstance(value, Opaque):
+                results.append(Result(v, runtime=value.key))
             elif not isinstance(value, Tensor):
                 results.append(Result(v, runtime=value))
             elif value.empty:
@@ -358,7 +363,8 @@ class TemplateBuilder:
         known: dict[Place, object] = {}
         rest: list[AnyStep] = []
         for step in steps:
-            if isinstance(step, Step) and not step.sizes and None not in step.buffers:
+            fixed = isinstance(step, Step) and all(self._layout_size(t).op == "const" for t in step.writes)
+            if isinstance(step, Step) and fixed and not step.sizes and None not in step.buffers:
                 keys = [self._constant_key(t, step.device, known) for t in step.reads]
                 if all(k is not None for k in keys):
                     self._run_constant(step, (step.work, *keys), known)

@@ -52,7 +52,7 @@ class Reduce(NamedTuple):
 class Expr:
     """A node. Compare with ``is``; use the module's functions to make one."""
 
-    __slots__ = ("__weakref__", "_hash", "args", "attr", "dtype", "op")
+    __slots__ = ("__weakref__", "args", "attr", "dtype", "op")
 
     op: str
     dtype: DType
@@ -61,9 +61,6 @@ class Expr:
 
     def __repr__(self) -> str:
         return format_expr(self)
-
-    def __hash__(self) -> int:
-        return self._hash
 
     def __copy__(self) -> Expr:
         return self
@@ -162,7 +159,6 @@ def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) 
     if found is None:
         found = Expr()
         found.op, found.dtype, found.args, found.attr = op, dtype, args, attr
-        found._hash = hash(key)
         found = _interned.setdefault(key, found)
     return found
 

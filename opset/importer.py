@@ -4,7 +4,8 @@ Accepts what real files hold: nodes in any order, wrong declared shapes, ``-1`` 
 opset imports that nobody uses or that are missing, initializers that are inputs, model-local functions, IR versions
 newer than this onnx, subgraph outputs that name an outer value. Refuses, in one sentence that names the model, what
 cannot be run: dangling inputs, cycles, functions that call themselves, tensors whose data does not fit their shape,
-external data outside of the model's folder. No C++ of onnx's looks at the model beyond the protobuf parser.
+external data outside of the model's folder. Of onnx's C++ only parsers look at the model, neither its checker nor its
+shape inference.
 """
 
 from __future__ import annotations

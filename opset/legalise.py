@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from omniop.opset import expr, poly
-from omniop.opset.dtype import BOOL, FLOAT32, FLOAT64, INT8, INT64, UINT8, UINT16, UINT32, UINT64, DType
+from omniop.opset.dtype import BOOL, FLOAT8E8M0, FLOAT32, FLOAT64, INT8, INT64, UINT8, UINT16, UINT32, UINT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Carry, Kernel, Param, Store
 from omniop.opset.narrow import FORMATS, decode, encode, narrow_double, saturate_integer, wrap_integer
@@ -146,13 +146,15 @@ _EXACT_FLOAT = frozenset(("neg", "abs", "min", "max", "floor", "ceil", "rint", "
 _EXACT_INTEGER = frozenset(("min", "max", "and", "or", "xor", "rem", "floormod", "shr"))
 """Operations that cannot leave the values of a narrower type."""
 
+_NO_NEGATIVE_ZERO = frozenset({FLOAT8E8M0, *(d for d, form in FORMATS.items() if not form.sign)})
+
 
 def _stays(node: Expr) -> bool:
     if node.op == "select" or (node.op == "reduce" and node.attr.monoid not in ("add", "mul")):
         return True
     if node.dtype.is_int:
         return node.attr in _EXACT_INTEGER
-    return node.attr in _EXACT_FLOAT and node.dtype in FORMATS and FORMATS[node.dtype].sign
+    return node.attr in _EXACT_FLOAT and node.dtype not in _NO_NEGATIVE_ZERO
 
 
 def _held_const(node: Expr, held: DType) -> Expr:
@@ -246,7 +248,10 @@ class _Rewriter:
             return value
         if dtype in self._caps.storage:
             return self._from_stored(expr.cast(value, dtype), dtype)
-        return self._from_stored(expr.cast(encode(value, dtype), stored_dtype(dtype, self._caps)), dtype)
+        code = encode(value, dtype)
+        result = decode(code, dtype)
+        self._stored[result, dtype] = expr.cast(code, stored_dtype(dtype, self._caps))
+        return result
 
     def _from_stored(self, stored: Expr, dtype: DType) -> Expr:
         held = self._held_dtype(dtype)

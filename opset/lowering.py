@@ -111,14 +111,12 @@ class Node:
 
 def host_value(array: np.ndarray, dtype: DType) -> HostValue:
     """A numpy array as a host value: elements become Python's own numbers."""
+    if dtype.is_float:
+        array = array.astype(np.float64)
+    elif dtype.is_int:
+        array = array.astype(np.int64 if dtype.kind == "i" else np.uint64)
     result = np.empty(array.shape, dtype=object)
-    if array.dtype.kind in "OUST":
-        result[...] = array
-    elif dtype.is_float:
-        result[...] = array.astype(np.float64).tolist() if array.ndim else float(array)
-    else:
-        wide = array.astype(np.int64 if dtype.kind == "i" else np.uint64 if dtype.kind == "u" else array.dtype)
-        result[...] = wide.tolist() if array.ndim else wide.item()
+    result[...] = array.astype(object)
     return HostValue(result, dtype)
 
 

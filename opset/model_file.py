@@ -37,7 +37,8 @@ _SIGNATURES = (
 )
 _ORT_FLATBUFFER = slice(4, 8), b"ORTM"
 
-_EXTERNAL_KEYS = frozenset({"location", "offset", "length", "checksum"})
+_NUMBER_KEYS = frozenset({"offset", "length"})
+_EXTERNAL_KEYS = frozenset({"location", "checksum"}) | _NUMBER_KEYS
 
 
 def read_file(path: Path) -> ModelProto:
@@ -58,10 +59,15 @@ def parse(data: bytes, name: str, encoding: str = "protobuf") -> ModelProto:
     if not data:
         raise ModelError(f"{name} is empty, so it holds no model")
     try:
-        proto: ModelProto = onnx.load_model_from_string(data, format=encoding)
+        # By its parser, for load_model_from_string warns that onnxtxt is experimental.
+        if encoding == "onnxtxt":
+            proto: ModelProto = onnx.parser.parse_model(data.decode())
+        else:
+            proto = onnx.load_model_from_string(data, format=encoding)
     # Each format's parser has errors of its own, some of them no more than Exception.
     except Exception as e:
-        raise ModelError(f"{name} is not an ONNX model: {_what_else(data) or _one_line(e)}") from e
+        other = _what_else(data) if encoding == "protobuf" else ""
+        raise ModelError(f"{name} is not an ONNX model: {other or _one_line(e)}") from e
     if not proto.HasField("graph"):
         raise ModelError(f"{name} is not an ONNX model: {_what_else(data) or 'it holds no graph'}")
     return proto
@@ -84,7 +90,8 @@ def adapt(proto: ModelProto, borrowed: bool) -> ModelProto:
     """The model in terms that onnx-ir can hold. Changes ``proto`` itself, unless it is ``borrowed``: then a copy, if
     there is anything to change.
 
-    Raises ModelError on graphs nested too deep and on sparse tensors that do not fit their shape.
+    Raises ModelError on graphs nested too deep, on sparse tensors that do not fit their shape, and on offsets and
+    lengths that are no numbers.
     """
     repairs = list(_model_repairs(proto))
     if repairs and borrowed:
@@ -137,6 +144,9 @@ def _value_repairs(values: Iterable[ValueInfoProto]) -> Iterator[Repair]:
 
 
 def _tensor_repairs(tensor: TensorProto) -> Iterator[Repair]:
+    for entry in tensor.external_data:
+        if entry.key in _NUMBER_KEYS and not (entry.value.isascii() and entry.value.isdigit()):
+            raise ModelError(f'tensor "{tensor.name}" has the {entry.key} {entry.value!r} in its external data')
     if any(entry.key not in _EXTERNAL_KEYS for entry in tensor.external_data):
         yield partial(_drop_unknown_keys, tensor)
 

@@ -43,9 +43,9 @@ class Format:
         return self.overflow == self.largest + 1 and self.overflow != self.nan
 
 
+# bfloat16 and float8_e8m0fnu are parts of a float32 and have rules of their own.
 FORMATS: dict[DType, Format] = {
     dtypes.FLOAT16: Format(5, 10, 15, 0x7BFF, 0x7C00, 0x7E00),
-    dtypes.BFLOAT16: Format(8, 7, 127, 0x7F7F, 0x7F80, 0x7FC0),
     dtypes.FLOAT8E4M3FN: Format(4, 3, 7, 0x7E, 0x7F, 0x7F),
     dtypes.FLOAT8E4M3FNUZ: Format(4, 3, 8, 0x7F, 0x80, 0x80, sign=False),
     dtypes.FLOAT8E5M2: Format(5, 2, 15, 0x7B, 0x7C, 0x7E),
@@ -57,61 +57,62 @@ FORMATS: dict[DType, Format] = {
 
 def encode(x: Expr, dtype: DType) -> Expr:
     """The code (uint32) of float32 ``x`` rounded to ``dtype``, to nearest even; overflow and NaN are the type's own."""
-    if dtype is dtypes.FLOAT8E8M0:
-        return _encode_e8m0(x)
-    form = FORMATS[dtype]
     bits = expr.bitcast(x, UINT32)
+    if dtype is dtypes.FLOAT8E8M0:
+        return _encode_e8m0(bits)
     magnitude = bits & _MAGNITUDE
+    if dtype is dtypes.BFLOAT16:  # the upper half of a float32: an overflow runs into infinity by itself
+        odd = expr.binary("shr", bits, 16) & 1
+        rounded = expr.binary("shr", bits + (odd + 0x7FFF), 16)
+        return expr.select(magnitude <= _INFINITY, rounded, expr.binary("shr", bits, 16) | 0x40)
+    form = FORMATS[dtype]
     shift = _MANTISSA - form.mantissa
     odd = expr.binary("shr", magnitude, shift) & 1
-    rounded = expr.binary("shr", magnitude + odd + ((1 << (shift - 1)) - 1), shift)
+    rounded = expr.binary("shr", magnitude + (odd + ((1 << (shift - 1)) - 1)), shift)
     code = rounded - ((_BIAS - form.bias) << form.mantissa)
-    if form.bias < _BIAS:
-        # Adding a number whose last bit is worth the least step rounds the sum to that step.
-        exponent = _MANTISSA + 1 - form.bias - form.mantissa
-        step = expr.bitcast(magnitude, FLOAT32) + 2.0**exponent
-        small = expr.bitcast(step, UINT32) - ((_BIAS + exponent) << _MANTISSA)
-        code = expr.select(magnitude < ((_BIAS + 1 - form.bias) << _MANTISSA), small, code)
+    # Subnormal: adding a number whose last bit is worth the least step rounds the sum to that step.
+    exponent = _MANTISSA + 1 - form.bias - form.mantissa
+    step = expr.bitcast(magnitude, FLOAT32) + 2.0**exponent
+    small = expr.bitcast(step, UINT32) - ((_BIAS + exponent) << _MANTISSA)
+    code = expr.select(magnitude < ((_BIAS + 1 - form.bias) << _MANTISSA), small, code)
     code = expr.select(code <= form.largest, code, form.overflow)
     top = form.bits - 1
     sign = expr.binary("shl", expr.binary("shr", bits, 31), top)
     if form.sign:
-        nan = sign ^ form.nan
-        code = code | sign
-    else:
-        nan = expr.const(form.nan, UINT32)
-        code = expr.select(code - 1 < (1 << top) - 1, code | sign, code)
-    return expr.select(magnitude <= _INFINITY, code, nan)
+        return expr.select(magnitude <= _INFINITY, code | sign, sign ^ form.nan)
+    code = expr.select(code - 1 < (1 << top) - 1, code | sign, code)
+    return expr.select(magnitude <= _INFINITY, code, form.nan)
 
 
 def decode(code: Expr, dtype: DType) -> Expr:
     """The float32 value of a ``code`` (uint32, no bits above the type's)."""
     if dtype is dtypes.FLOAT8E8M0:
         return _decode_e8m0(code)
+    if dtype is dtypes.BFLOAT16:
+        return expr.bitcast(expr.binary("shl", code, 16), FLOAT32)
     form = FORMATS[dtype]
     top = form.bits - 1
     magnitude = code & ((1 << top) - 1)
     shifted = expr.binary("shl", magnitude, _MANTISSA - form.mantissa)
+    small = expr.cast(magnitude, FLOAT32) * 2.0 ** (1 - form.bias - form.mantissa)
     bits = shifted + ((_BIAS - form.bias) << _MANTISSA)
-    if form.bias < _BIAS:
-        small = expr.cast(magnitude, FLOAT32) * 2.0 ** (1 - form.bias - form.mantissa)
-        bits = expr.select(magnitude < (1 << form.mantissa), expr.bitcast(small, UINT32), bits)
-        if form.infinite:
-            beyond = shifted + ((255 - ((1 << form.exponent) - 1)) << _MANTISSA)
-            bits = expr.select(magnitude < form.overflow, bits, beyond)
-        elif form.sign and form.nan <= (1 << top) - 1:
-            bits = expr.select(magnitude.eq(form.nan), _NAN, bits)
+    bits = expr.select(magnitude < (1 << form.mantissa), expr.bitcast(small, UINT32), bits)
+    if form.infinite:
+        beyond = shifted + ((255 - ((1 << form.exponent) - 1)) << _MANTISSA)
+        bits = expr.select(magnitude < form.overflow, bits, beyond)
+    elif form.sign and form.nan < 1 << top:
+        bits = expr.select(magnitude.eq(form.nan), _NAN, bits)
     bits = bits | expr.binary("shl", expr.binary("shr", code, top), 31)
     if not form.sign:
         bits = expr.select(code.eq(form.nan), _NAN, bits)
     return expr.bitcast(bits, FLOAT32)
 
 
-def _encode_e8m0(x: Expr) -> Expr:
-    """An exponent alone; halves go up. Zero and negative numbers are NaN."""
-    bits = expr.bitcast(x, UINT32)
-    valid = bits - 1 < _INFINITY - 1
-    return expr.select(valid, expr.binary("shr", bits + (1 << (_MANTISSA - 1)), _MANTISSA), 0xFF)
+def _encode_e8m0(bits: Expr) -> Expr:
+    """An exponent alone; halves go up, and whatever is between the two least numbers. Zero and below are NaN."""
+    half = 1 << (_MANTISSA - 1)
+    code = expr.select(bits <= half, 0, expr.binary("shr", bits + half, _MANTISSA))
+    return expr.select(bits - 1 < _INFINITY - 1, code, 0xFF)
 
 
 def _decode_e8m0(code: Expr) -> Expr:

@@ -15,7 +15,14 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from omniop.opset.errors import UnsupportedError
-from omniop.opset.nodes import Attributes, check_arity, declared_type, default_attributes, node_label, resolved_attributes
+from omniop.opset.nodes import (
+    Attributes,
+    check_arity,
+    declared_type,
+    default_attributes,
+    node_label,
+    resolved_attributes,
+)
 
 COMPOSITE_DOMAIN = "omniop"
 COMPOSITE_VERSION = 1
@@ -128,8 +135,7 @@ def _plain_body(schema: Any, opset_version: int) -> onnx.FunctionProto | None:
     version = _newest(schema.function_opset_versions, opset_version) if schema.has_function else None
     if version is None:
         return None
-    encoded: bytes = schema.get_function_with_opset_version(version)
-    return onnx.FunctionProto.FromString(encoded)
+    return _parse(schema.get_function_with_opset_version(version))
 
 
 def _context_body(
@@ -151,9 +157,15 @@ def _context_body(
         built = schema.get_context_dependent_function_with_opset_version(version, caller, wire)
     except (RuntimeError, ValueError) as e:
         raise UnsupportedError(f"{node_label(node)}: onnx cannot build its body: {e}") from e
-    body = onnx.FunctionProto.FromString(built)
+    body = _parse(built)
     # A builder that declines the types leaves what it has begun: nodes, without a signature.
     return body if body.node and body.output else None
+
+
+def _parse(encoded: bytes) -> onnx.FunctionProto:
+    body = onnx.FunctionProto()
+    body.ParseFromString(encoded)
+    return body
 
 
 def _newest(versions: Sequence[int], limit: int) -> int | None:

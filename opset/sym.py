@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Union
 
 from omniop.opset import expr, poly
+from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 
 
@@ -32,7 +33,8 @@ class ShapeEnv:
     def symbol(self, name: str, hint: int) -> Dim:
         """A new symbol. A hint of 0 is made the constant 0, guarded: devices never see an empty dim."""
         self.hints[name] = hint
-        return self.dim(expr.size(name))
+        node = expr.size(name)
+        return 0 if self.ask(expr.binary("le", node, 0)) else SymInt(node, self)
 
     def scalar(self, name: str, hint: int) -> Dim:
         """A symbol for a number that is not a dim, and may be negative or 0."""
@@ -40,13 +42,19 @@ class ShapeEnv:
         return SymInt(expr.size(expr.SCALAR + name), self)
 
     def dim(self, node: Expr) -> Dim:
-        """``node`` as a dim: an int when constant; known to be at least 1 otherwise."""
+        """``node`` as a dim: an int when constant; known to be at least 1 otherwise. Raises ModelError when negative."""
         node = poly.simplify(node)
         if node.op == "const":
+            if node.attr < 0:
+                raise ModelError(f"a dim would be {node.attr}")
             return int(node.attr)
         if poly.nonnegative(node - 1):
             return SymInt(node, self)
-        return 0 if self.ask(expr.binary("le", node, 0)) else SymInt(node, self)
+        if not self.ask(expr.binary("le", node, 0)):
+            return SymInt(node, self)
+        if self.ask(expr.binary("lt", node, 0)):
+            raise ModelError(f"a dim would be {self.hint(node)}")
+        return 0
 
     def hint(self, node: Expr) -> int:
         return expr.evaluate(node, self.hints)
@@ -156,7 +164,7 @@ class SymInt:
     __index__ = __int__
 
     def __repr__(self) -> str:
-        return repr(self.expr)
+        return f"{self.expr!r}={self.hint}"
 
 
 Dim = Union[int, SymInt]

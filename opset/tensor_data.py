@@ -100,7 +100,6 @@ def tensor_array(tensor: ir.TensorProtocol, what: str = "a tensor") -> np.ndarra
 
 def _string_array(tensor: ir.TensorProtocol) -> np.ndarray:
     items = tensor.string_data() if isinstance(tensor, ir.StringTensor) else tensor.numpy().reshape(-1)
-    array = np.empty(len(items), dtype=object)
     # Bytes that are not UTF-8 survive a round trip: encode(errors="surrogateescape") gives them back.
-    array[:] = [s.decode("utf-8", "surrogateescape") if isinstance(s, bytes) else str(s) for s in items]
-    return array.reshape(tuple(tensor.shape.numpy()))
+    texts = [s.decode("utf-8", "surrogateescape") if isinstance(s, bytes) else str(s) for s in items]
+    return np.array(texts, dtype=object).reshape(tuple(tensor.shape.numpy()))

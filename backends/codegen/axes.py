@@ -14,33 +14,34 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
+from omniop.backends.codegen.indexing import is_index
 from omniop.opset import expr, poly
-from omniop.opset.dtype import INT64
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel
 
 _ROUNDS = 16
 """More splits than any kernel needs."""
-_INDEX_ALU = frozenset(("add", "sub", "mul", "neg", "min", "max", "floordiv", "floormod"))
 
 
 def refine(kernel: Kernel) -> Kernel:
     """An equal kernel over axes in which more offsets are affine, and of which there are fewer."""
-    numbers = itertools.count(1 + max((a.attr for a in _axes(kernel)), default=-1))
+    numbers = _fresh(kernel)
     unit = {a for a in _loops(kernel) if expr.is_const(a.args[0], 1)}
     kernel = _changed(kernel, {a: ((), expr.index(0)) for a in unit})
     for _ in range(_ROUNDS):
         cut = _find_cut(kernel)
         if cut is None:
             break
-        axis, inner = cut
-        outer = poly.simplify(axis.args[0] // inner)
-        first, second = expr.raw_axis(next(numbers), outer), expr.raw_axis(next(numbers), inner)
-        kernel = _changed(kernel, {axis: ((first, second), first * inner + second)})
+        kernel, _ = _split(kernel, *cut, numbers)
     while (pair := _find_run(kernel)) is not None:
         both = expr.raw_axis(next(numbers), poly.simplify(pair[0].args[0] * pair[1].args[0]))
         kernel = _changed(kernel, {pair[0]: ((), expr.index(0)), pair[1]: ((both,), both)})
     return kernel
+
+
+def split(kernel: Kernel, axis: Expr, inner: int) -> tuple[Kernel, Expr]:
+    """The kernel with an axis in two, and the inner one, of ``inner`` points; they divide the extent."""
+    return _split(kernel, axis, expr.index(inner), _fresh(kernel))
 
 
 def stride_of(offset: Expr, axis: Expr) -> tuple[Expr, Expr] | None:
@@ -60,18 +61,10 @@ def stride_of(offset: Expr, axis: Expr) -> tuple[Expr, Expr] | None:
     return poly.expr_of(stride), poly.expr_of(rest)
 
 
-def index_like(node: Expr, memo: dict[Expr, bool]) -> bool:
-    """Integer arithmetic on axes and sizes alone, no data."""
-    if node not in memo:
-        memo[node] = node.dtype is INT64 and (
-            node.op in ("const", "size", "axis")
-            or (node.op == "alu" and node.attr in _INDEX_ALU and all(index_like(a, memo) for a in node.args))
-        )
-    return memo[node]
-
-
-def _axes(kernel: Kernel) -> Iterator[Expr]:
-    return (node for node in expr.walk(*kernel.roots()) if node.op == "axis")
+def _fresh(kernel: Kernel) -> Iterator[int]:
+    """Numbers that no axis has."""
+    taken = (node.attr for node in expr.walk(*kernel.roots()) if node.op == "axis")
+    return itertools.count(1 + max(taken, default=-1))
 
 
 Expansion = dict[Expr, tuple[tuple[Expr, ...], Expr]]
@@ -81,7 +74,6 @@ Expansion = dict[Expr, tuple[tuple[Expr, ...], Expr]]
 def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
     """The kernel with axes expanded, and index arithmetic in normal form."""
     done: dict[Expr, Expr] = {}
-    plain: dict[Expr, bool] = {}
 
     def places(axes: tuple[Expr, ...]) -> tuple[Expr, ...]:
         return tuple(new for a in axes for new in (expansion[a][0] if a in expansion else (a,)))
@@ -94,10 +86,9 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
                 done[node] = expansion[node][1]
                 continue
             args = tuple(done[a] for a in node.args)
-            if not index_like(node, plain):
+            if not is_index(node):
                 args = tuple(
-                    poly.simplify(new) if index_like(old, plain) else new
-                    for old, new in zip(node.args, args, strict=True)
+                    poly.simplify(new) if is_index(old) else new for old, new in zip(node.args, args, strict=True)
                 )
             if node.op == "reduce":
                 n = node.attr.axes
@@ -106,7 +97,7 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
                 done[node] = node
             else:
                 done[node] = expr.rebuild(node, args)
-        return poly.simplify(done[root]) if index_like(root, plain) else done[root]
+        return poly.simplify(done[root]) if is_index(root) else done[root]
 
     return replace(
         kernel,
@@ -124,15 +115,20 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
     )
 
 
-# Splitting --------------------------------------------------------------------------------------------------------------
+# Splitting ------------------------------------------------------------------------------------------------------------
+
+
+def _split(kernel: Kernel, axis: Expr, inner: Expr, numbers: Iterator[int]) -> tuple[Kernel, Expr]:
+    outer = poly.simplify(axis.args[0] // inner)
+    first, second = expr.raw_axis(next(numbers), outer), expr.raw_axis(next(numbers), inner)
+    return _changed(kernel, {axis: ((first, second), first * inner + second)}), second
 
 
 def _find_cut(kernel: Kernel) -> tuple[Expr, Expr] | None:
     """An axis, and the extent of the inner part that a quotient or remainder sees it in."""
     splittable = set(_loops(kernel))
-    plain: dict[Expr, bool] = {}
     for node in expr.walk(*kernel.roots()):
-        if node.op != "alu" or node.attr not in ("floordiv", "floormod") or not index_like(node, plain):
+        if node.op != "alu" or node.attr not in ("floordiv", "floormod") or not is_index(node):
             continue
         for monomial, c in poly.poly_of(node.args[0]).items():
             for axis in monomial:
@@ -169,7 +165,7 @@ def _axis_lists(kernel: Kernel) -> list[tuple[Expr, ...]]:
     return list(dict.fromkeys(lists))
 
 
-# Joining ----------------------------------------------------------------------------------------------------------------
+# Joining --------------------------------------------------------------------------------------------------------------
 
 
 def _find_run(kernel: Kernel) -> tuple[Expr, Expr] | None:

@@ -112,6 +112,8 @@ _POWER_OF_TWO = {"floordiv": "{0} >> {log}", "floormod": "{0} & {mask}"}
 _BY_CONST = _infix("({{T}})({{0}} {} {{1}})", shr=">>", div="/", rem="%") | {"shl": "({T})(({W}){0} << {1})"}
 """With a constant on the right that needs no care."""
 
+_SAME_UNSIGNED = {"floordiv": "div", "floormod": "rem"}
+
 _FLOAT = (
     _COMPARISONS | _infix("{{0}} {} {{1}}", add="+", sub="-", mul="*", div="/") | {"neg": "-{0}", "isnan": "{0} != {0}"}
 )
@@ -144,7 +146,8 @@ def operation(let: Let, args: list[str], use: Use, suffix: Callable[[DType], str
     else:
         template = _integer_template(let, dtype)
     if template is None:
-        return f"{use(f'{let.op}_{type_name(dtype)}')}({', '.join(args)})"
+        name = _SAME_UNSIGNED.get(let.op, let.op) if dtype.kind == "u" else let.op
+        return f"{use(f'{name}_{type_name(dtype)}')}({', '.join(args)})"
     right = let.args[-1]
     number = int(right.value) if isinstance(right, Const) and not dtype.is_float else 0
     facts = {"T": type_name(dtype), "W": _unsigned(dtype), "log": number.bit_length() - 1, "mask": number - 1}

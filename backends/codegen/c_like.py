@@ -70,10 +70,7 @@ class KernelPrinter:
     def kernel(self, name: str) -> str:
         """The whole function."""
         program, dialect = self.program, self.dialect
-        arguments = [
-            f"{dialect.space}{'' if p.written else 'const '}{memory_name(p.dtype)}* b{k}"
-            for k, p in enumerate(program.params)
-        ]
+        arguments = [f"{dialect.space}{self.pointer(k)} b{k}" for k in range(len(program.params))]
         arguments += [f"i64 s{k}" for k in range(program.sizes)]
         opening = dialect.kernel if program.lanes == 1 else dialect.group_kernel
         head = opening.format(name=name, arguments=", ".join(arguments), lanes=program.lanes)
@@ -240,11 +237,11 @@ class KernelPrinter:
         for array, value in zip(arrays, values, strict=True):
             self.line(f"{array}[lane] = {name_of(value)};")
         self.line(self.dialect.barrier)
-        self.open(f"for (i32 half = {lanes // 2}; half > 0; half >>= 1)")
-        self.open("if (lane < half)")
+        self.open(f"for (i32 reach = {lanes // 2}; reach > 0; reach >>= 1)")
+        self.open("if (lane < reach)")
         others = [self._temporary(v.dtype) for v in values]
         for array, other in zip(arrays, others, strict=True):
-            self.define(other, f"{array}[lane + half]")
+            self.define(other, f"{array}[lane + reach]")
         joined = combine(monoid, values, others, self._temporary_let)
         for array, value, new in zip(arrays, values, joined, strict=True):
             self.line(f"{name_of(value)} = {self.operand(new)};")

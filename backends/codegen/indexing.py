@@ -14,7 +14,9 @@ _RING = ("add", "sub", "mul", "neg")
 _OTHER = ("floordiv", "floormod", "min", "max")
 _TESTS = ("eq", "ne", "lt", "le")
 
-_LIMIT = 1 << 31
+_LIMIT = (1 << 31) - (1 << 16)
+"""Below 2**31, so that a loop may step over its end."""
+
 _UNKNOWN = (-(1 << 80), 1 << 80)
 _MEMO = 256
 
@@ -34,13 +36,14 @@ def is_index(node: Expr) -> bool:
     if node.op in ("const", "size", "axis"):
         return True
     if node.op == "select":
-        return _is_test(node.args[0]) and is_index(node.args[1]) and is_index(node.args[2])
+        return is_test(node.args[0]) and is_index(node.args[1]) and is_index(node.args[2])
     return node.op == "alu" and node.attr in (*_RING, *_OTHER) and all(is_index(a) for a in node.args)
 
 
-def _is_test(node: Expr) -> bool:
+def is_test(node: Expr) -> bool:
+    """Whether a bool ``node`` compares such expressions."""
     if node.op == "alu" and node.attr in ("and", "or", "not"):
-        return all(_is_test(a) for a in node.args)
+        return all(is_test(a) for a in node.args)
     return node.op == "const" or (node.op == "alu" and node.attr in _TESTS and all(is_index(a) for a in node.args))
 
 
@@ -50,9 +53,10 @@ def fits32(kernel: Kernel) -> Callable[[Sequence[int]], bool]:
     Where it does, and no buffer has 2**31 elements, the kernel may be linearised with ``index_bits=32``. Answers are
     remembered.
     """
-    roots = list(kernel.roots())
-    nodes = [n for n in expr.walk(*roots) if is_index(n) and n.op != "const"]
-    spaces = [kernel.axes, *(n.args[: n.attr.axes] for n in expr.walk(*roots) if n.op == "reduce")]
+    everything = list(expr.walk(*kernel.roots()))
+    nodes = [n for n in everything if is_index(n) and n.op != "const"]
+    nodes += [a for n in everything if n.op == "alu" and is_test(n) for a in n.args if is_index(a)]
+    spaces = [kernel.axes, *(n.args[: n.attr.axes] for n in everything if n.op == "reduce")]
     answers: dict[tuple[int, ...], bool] = {}
 
     def fits(sizes: Sequence[int]) -> bool:

@@ -102,9 +102,9 @@ class _Scope:
         self.uniform = uniform
         """All lanes of a work group come here together."""
         self.stmts: list[Stmt] = []
-        self.values: dict[tuple[Expr, DType | None], Operand] = {
-            (node, None): var for node, var in bound.items() if var is not None
-        }
+        self.values: dict[Expr, Operand] = {node: var for node, var in bound.items() if var is not None}
+        self.converted: dict[tuple[Expr, DType], Operand] = {}
+        """Values in another dtype: index arithmetic as data, and data as part of an offset."""
 
 
 _GRID = expr.raw_axis(-1, expr.const(1, INT64))
@@ -143,7 +143,8 @@ class _Writer:
             if node.op in ("axis", "hole"):
                 needs = frozenset((node,))
             elif node.op == "reduce":
-                needs = (needs - frozenset(node.args[: node.attr.axes])) | {_GRID}
+                axes = node.args[: node.attr.axes]
+                needs = (needs - frozenset(axes)).union((_GRID,), *(self._needs[a.args[0]] for a in axes))
                 inside |= {node}
             elif node.op == "load":
                 needs |= {_GRID}
@@ -179,36 +180,43 @@ class _Writer:
 
     def value(self, root: Expr, scope: _Scope, dtype: DType | None = None) -> Operand:
         """``root`` as an operand; in ``dtype``, where index arithmetic has another one than its expression."""
-        stack = [(root, False)]
-        while stack:
-            node, ready = stack.pop()
-            if node.op == "const" or (node, None) in self.home(node, scope).values:
-                continue
-            if ready:
-                home = self.home(node, scope)
-                if node.op == "reduce":
-                    self._reduce(node, home)
-                else:
-                    home.values[node, None] = self._define(node, home)
-                continue
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(self._operands(node)))
         if root.op == "const":
             return Const(root.attr, dtype or self.dtype_of(root))
         home = self.home(root, scope)
-        found = home.values[root, None]
+        found = home.values.get(root)
+        if found is None:
+            self._compute(root, scope)
+            found = home.values[root]
         return found if dtype is None or found.dtype is dtype else self._converted(root, found, dtype, home)
 
-    def _converted(self, node: Expr, found: Operand, dtype: DType, home: _Scope) -> Operand:
-        if (node, dtype) not in home.values:
-            home.values[node, dtype] = self.let(home, "cast", dtype, found)
-        return home.values[node, dtype]
+    def _compute(self, root: Expr, scope: _Scope) -> None:
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            home = self.home(node, scope)
+            missing = [] if node in home.values else self._missing(node, scope)
+            stack.extend(missing)
+            if missing:
+                continue
+            stack.pop()
+            if node in home.values:
+                continue
+            if node.op == "reduce":
+                self._reduce(node, home)
+            else:
+                home.values[node] = self._define(node, home)
 
-    def _operands(self, node: Expr) -> tuple[Expr, ...]:
-        """What is computed before a node; the loops of a reduce and the offset of a load are written with it."""
-        if node.op == "load":
-            return node.args[1:]
-        return () if node.op in ("reduce", "axis") else node.args
+    def _missing(self, node: Expr, scope: _Scope) -> list[Expr]:
+        """Operands that are not there yet. The loops of a reduce and the offset of a load are written with them."""
+        if node.op in ("reduce", "axis"):
+            return []
+        operands = node.args[1:] if node.op == "load" else node.args
+        return [a for a in reversed(operands) if a.op != "const" and a not in self.home(a, scope).values]
+
+    def _converted(self, node: Expr, found: Operand, dtype: DType, home: _Scope) -> Operand:
+        if (node, dtype) not in home.converted:
+            home.converted[node, dtype] = self.let(home, "cast", dtype, found)
+        return home.converted[node, dtype]
 
     def _define(self, node: Expr, home: _Scope) -> Operand:
         dtype = self.dtype_of(node)
@@ -230,7 +238,7 @@ class _Writer:
         raise ValueError(f"{node!r} ({node.op}) has no value here")
 
     def _alu(self, node: Expr, dtype: DType, home: _Scope) -> Operand:
-        exact = all(is_index(a) for a in node.args)
+        exact = is_index(node) or (node.dtype is BOOL and all(is_index(a) for a in node.args))
         taken = self.index if exact else node.args[0].dtype
         args = [self.value(a, home, taken) for a in node.args]
         divides = node.attr in ("floordiv", "floormod")
@@ -251,9 +259,9 @@ class _Writer:
         if self.index is INT64 or is_index(node):
             return self.value(node, scope, self.index)
         home = self.home(node, scope)
-        if (node, self.index) not in home.values:
-            home.values[node, self.index] = self._wrapped(node, home)
-        return home.values[node, self.index]
+        if (node, self.index) not in home.converted:
+            home.converted[node, self.index] = self._wrapped(node, home)
+        return home.converted[node, self.index]
 
     def _wrapped(self, node: Expr, home: _Scope) -> Operand:
         """``node`` modulo 2**32."""
@@ -268,25 +276,23 @@ class _Writer:
 
     # Reduces ------------------------------------------------------------------------------------------------------
 
-    def _together(self, node: Expr) -> list[Expr]:
+    def _together(self, node: Expr, home: _Scope) -> list[Expr]:
         """Reduces that can run in the loop of ``node``: over its axes, at its place, and not waiting for it."""
         group = [node]
-        if self._needs[node] - {_GRID} <= self.outer:
-            axes, needs = node.args[: node.attr.axes], self._needs[node]
-            for other in self._inside:
-                if other.op != "reduce" or other is node or other.args[: other.attr.axes] != axes:
-                    continue
-                waits = self._inside[other] - {other}
-                if (
-                    self._needs[other] == needs
-                    and not waits & (self._open | {*group})
-                    and not any(other in self._inside[g] for g in group)
-                ):
-                    group.append(other)
+        axes, needs = node.args[: node.attr.axes], self._needs[node]
+        if not needs - {_GRID} <= self.outer:
+            return group
+        for other in self._inside:
+            if other.op != "reduce" or other.args[: other.attr.axes] != axes or self._needs[other] != needs:
+                continue
+            taken = other in self._open or other in group or other in home.values
+            waits = self._inside[other] & (self._open | {*group})
+            if not taken and not waits and not any(other in self._inside[g] for g in group):
+                group.append(other)
         return group
 
     def _reduce(self, node: Expr, home: _Scope) -> None:
-        group = self._together(node)
+        group = self._together(node, home)
         self._open.update(group)
         nest = _Nest(self, home, node.args[: node.attr.axes], lanes=home.uniform)
         for reduce in group:
@@ -296,7 +302,7 @@ class _Writer:
         for reduce, result in zip(group, results, strict=True):
             if result.dtype is not reduce.dtype:  # the index of argmin or argmax, kept narrow so far
                 result = self.let(home, "cast", reduce.dtype, result)
-            home.values[reduce, None] = result
+            home.values[reduce] = result
 
     # Spaces -------------------------------------------------------------------------------------------------------
 
@@ -358,13 +364,14 @@ class _Nest:
         index = writer.var(writer.index)
         scope = _Scope(parent, dict.fromkeys(axes), uniform=parent.uniform and not self._lanes)
         for axis, place in zip(axes, writer.places(scope, index, extents), strict=True):
-            scope.values[axis, None] = place
+            scope.values[axis] = place
         self._levels.append(_Level(scope, index, extent, axes[0] if len(axes) == 1 else None))
 
     def accumulate(self, monoid: str, values: Sequence[Expr]) -> None:
         """Reduce ``values`` of the innermost step."""
         writer, inner = self._writer, self.inner
-        operands = [writer.value(v, inner, writer.dtype_of(v)) for v in values]
+        narrow = monoid in ("min", "max", "argmin", "argmax")  # sums of indices need more bits than indices
+        operands = [writer.value(v, inner, writer.dtype_of(v) if narrow else v.dtype) for v in values]
         for level in self._levels:
             level.vars.extend(writer.var(o.dtype) for o in operands)
         self._reductions.append(Reduction(monoid, len(self._inits), len(operands)))
@@ -443,7 +450,8 @@ class _KernelWriter(_Writer):
             for store in kernel.stores:
                 self._store(store, scope)
             return
-        extent = self.value(kernel.seq.args[0], scope, self.index)
+        one_step = kernel.seq.op != "axis"  # an axis of extent 1 is the constant 0
+        extent = Const(1, self.index) if one_step else self.value(kernel.seq.args[0], scope, self.index)
         index = self.var(self.index)
         carries = [self.var(c.dtype) for c in kernel.carries]
         inits = [self.value(c.init, scope, c.dtype) for c in kernel.carries]
@@ -473,6 +481,8 @@ class _KernelWriter(_Writer):
     def _forget(self, scope: _Scope | None) -> None:
         """Values that depend on memory this kernel writes are stale after a store."""
         while scope is not None and self.volatile:
-            for key in [k for k in scope.values if k[0] in self.volatile]:
-                del scope.values[key]
+            for node in self.volatile & scope.values.keys():
+                del scope.values[node]
+            for key in [k for k in scope.converted if k[0] in self.volatile]:
+                del scope.converted[key]
             scope = scope.parent

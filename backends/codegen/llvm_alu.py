@@ -11,7 +11,7 @@ from collections.abc import Callable
 from omniop.backends.codegen import llvm_math
 from omniop.backends.codegen.llvm_ir import TYPES, Code, Value, const, constant_of
 from omniop.opset.alu import ALU
-from omniop.opset.dtype import BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, DType
+from omniop.opset.dtype import BOOL, FLOAT16, FLOAT32, FLOAT64, INT32, INT64, UINT32, DType
 
 Emit = Callable[..., Value]
 
@@ -99,7 +99,15 @@ def _rem(code: Code, a: Value, b: Value) -> Value:
     return code.op("frem", a, b) if a.dtype.is_float else _int_rem(code, a, b)
 
 
+def _divisor(code: Code, b: Value) -> Value:
+    """What floordiv and floormod divide by: above zero where it counts, but idle lanes hold zeros."""
+    if constant_of(b) is not None:
+        return b
+    return code.intrinsic("smax" if b.dtype.kind == "i" else "umax", b, const(1, b.dtype))
+
+
 def _floordiv(code: Code, a: Value, b: Value) -> Value:
+    b = _divisor(code, b)
     if a.dtype.kind == "u":
         return code.op("udiv", a, b)
     quotient = code.op("sdiv", a, b)
@@ -108,6 +116,7 @@ def _floordiv(code: Code, a: Value, b: Value) -> Value:
 
 
 def _floormod(code: Code, a: Value, b: Value) -> Value:
+    b = _divisor(code, b)
     if a.dtype.kind == "u":
         return code.op("urem", a, b)
     rest = code.op("srem", a, b)
@@ -243,7 +252,19 @@ def cast(code: Code, x: Value, dtype: DType) -> Value:
 def _float_to_int(code: Code, x: Value, dtype: DType) -> Value:
     if x.dtype is FLOAT16:
         x = cast(code, x, FLOAT32)
-    return code.intrinsic("fptosi.sat" if dtype.kind == "i" else "fptoui.sat", x, dtype=dtype)
+    if dtype.bits == 64 or dtype is UINT32:
+        return code.intrinsic("fptosi.sat" if dtype.kind == "i" else "fptoui.sat", x, dtype=dtype)
+    # through int32, which vectors convert to in one instruction where LLVM's saturating casts go lane by lane
+    low = 0 if dtype.kind == "u" else -(1 << (dtype.bits - 1))
+    high = (1 << (dtype.bits if dtype.kind == "u" else dtype.bits - 1)) - 1
+    number = code.select(code.compare("uno", x, x), const(0.0, x.dtype), x)
+    inexact = x.dtype is FLOAT32 and dtype is INT32  # 2**31 - 1 is no float32
+    top = 2.0**31 - 128 if inexact else float(high)
+    limited = llvm_math.at_least(code, llvm_math.at_most(code, number, top), float(low))
+    result = cast(code, code.convert("fptosi", limited, INT32), dtype)
+    if not inexact:
+        return result
+    return code.select(code.compare("oge", x, const(2.0**31, x.dtype)), const(high, dtype), result)
 
 
 def _float_to_float(code: Code, x: Value, dtype: DType) -> Value:

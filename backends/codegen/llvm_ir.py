@@ -1,8 +1,8 @@
 """LLVM IR as text: typed values, straight-line code, structured loops, and the module around them.
 
-The layer below `llvm_kernel`, which knows kernels; this one knows only LLVM. A value has ``lanes``: 1 for a scalar, more
-for an explicit vector. Vectors wider than a register are allowed and wanted: LLVM splits them into registers, which
-unrolls a body without printing it several times.
+The layer below `llvm_kernel`, which knows kernels; this one knows only LLVM. A value has ``lanes``: 1 for a scalar,
+more for an explicit vector. Vectors wider than a register are allowed and wanted: LLVM splits them into registers,
+which unrolls a body without printing it several times.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omniop.opset import dtype as dtypes
@@ -201,6 +201,16 @@ class Code:
         text = self.let(f"shufflevector {value}, {value.type} poison, <{len(lanes)} x i32> <{mask}>")
         return Value(text, value.dtype, len(lanes))
 
+    def interleave(self, a: Value, b: Value) -> tuple[Value, Value]:
+        """a0 b0 a1 b1 ... in two vectors."""
+        half = a.lanes // 2
+        pairs = []
+        for start in (0, half):
+            lanes = ", ".join(f"i32 {k}, i32 {k + a.lanes}" for k in range(start, start + half))
+            text = self.let(f"shufflevector {a}, {b}, <{a.lanes} x i32> <{lanes}>")
+            pairs.append(Value(text, a.dtype, a.lanes))
+        return pairs[0], pairs[1]
+
     # Instructions -----------------------------------------------------------------------------------------------------
 
     def op(self, instruction: str, *operands: Value) -> Value:
@@ -226,7 +236,8 @@ class Code:
         return Value(text, dtype, value.lanes)
 
     def intrinsic(self, name: str, *operands: Value, dtype: DType | None = None, flags: str = "") -> Value:
-        """``llvm.name`` of operands of one type; ``dtype`` of the result when it is another. ``flags``: trailing i1s."""
+        """``llvm.name`` of operands of one type; ``dtype`` of the result when it is another. ``flags``: trailing
+        i1s."""
         args = self.level(*operands)
         result = Value("", dtype or args[0].dtype, args[0].lanes)
         suffixes = [result, args[0]] if dtype else [args[0]]
@@ -252,6 +263,27 @@ class Code:
         self.module.declare(name, type_name, [type_name] * len(operands))
         return self.each(name, *operands)
 
+    def any_lane(self, condition: Value) -> Value:
+        """Whether it holds in some lane."""
+        if condition.lanes == 1:
+            return condition
+        packed = self.let(f"bitcast {condition} to i{condition.lanes}")
+        return Value(self.let(f"icmp ne i{condition.lanes} {packed}, 0"), BOOL)
+
+    def either(self, condition: Value, one: Callable[[], Value], other: Callable[[], Value]) -> Value:
+        """The value of the branch that a scalar condition takes; only that one is run."""
+        n = self.module.fresh()
+        results = []
+        self.do(f"br {condition}, label %one{n}, label %other{n}")
+        for block, compute in ((f"one{n}", one), (f"other{n}", other)):
+            self.begin(block)
+            results.append((compute(), self.block))
+            self.do(f"br label %join{n}")
+        self.begin(f"join{n}")
+        value = results[0][0]
+        text = self.let(f"phi {value.type} " + ", ".join(f"[{v.text}, %{block}]" for v, block in results))
+        return Value(text, value.dtype, value.lanes)
+
     # Integers that count ----------------------------------------------------------------------------------------------
 
     def add(self, a: Value, b: Value) -> Value:
@@ -273,8 +305,8 @@ def _mangled(value: Value) -> str:
 
 
 class Loop:
-    """A loop that carries values. Its text joins ``parent`` when it is closed; until then both can be added to, and what
-    the parent gets meanwhile runs before the loop: this is how invariant code is hoisted.
+    """A loop that carries values. Its text joins ``parent`` when it is closed; until then both can be added to, and
+    what the parent gets meanwhile runs before the loop: this is how invariant code is hoisted.
 
     After `test` it may run zero times; otherwise it runs at least once, and `close` says whether again.
     """
@@ -310,3 +342,18 @@ class Loop:
         self.parent.lines += [f"pre{n}:", f"  br label %loop{n}", f"loop{n}:", *phis, *self.body.lines, f"  {back}"]
         self.parent.begin(f"exit{n}")
         return self.carried if self._tested else list(updates)
+
+
+class Section:
+    """Code that joins ``parent`` when it is closed, like a loop that runs once."""
+
+    def __init__(self, parent: Code, body: Code) -> None:
+        self.parent = parent
+        self.body = body
+        self._label = f"part{parent.module.fresh()}"
+        body.block = self._label
+
+    def close(self) -> None:
+        self.parent.do(f"br label %{self._label}")
+        self.parent.lines += [f"{self._label}:", *self.body.lines]
+        self.parent.block = self.body.block

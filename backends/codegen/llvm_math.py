@@ -2,10 +2,11 @@
 
 The polynomials are minimax fits of our own (Remez exchange in 40 digits; the rational one for erf by reweighted least
 squares), written with the relative error of each in exact arithmetic. Errors over all of float32 stay below OpenCL's
-full-profile limits: measured ULP are in ``tests/backends/codegen/test_llvm_math.py``. Every function is right for NaN, infinities,
-signed zeros and subnormal numbers.
+full-profile limits: measured ULP are in ``tests/backends/codegen/test_llvm_math.py``. Every function is right for
+NaN, infinities, signed zeros and subnormal numbers.
 
-Fused multiply-add is used here and nowhere else: it is part of these algorithms and not a contraction of user arithmetic.
+Fused multiply-add is used here and nowhere else: it is part of these algorithms and not a contraction of user
+arithmetic.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from collections.abc import Callable, Sequence
 from omniop.backends.codegen.llvm_ir import Code, Value, const, constant_of
 from omniop.opset.dtype import FLOAT32, FLOAT64, INT32, INT64
 
-_C_NAMES = ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
-FUNCTIONS = ("exp", "log", "sin", "cos", "tanh", "erf", *_C_NAMES)
+_C_NAMES = ("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
+FUNCTIONS = ("exp", "log", "sin", "cos", "tan", "tanh", "erf", *_C_NAMES)
 """The functions of one argument."""
 
 _LOG2_E = 1.4426950408889634
@@ -25,7 +26,10 @@ _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.4286068203094173e-06  # the high part
 _ROUND_32 = 1.5 * 2.0**23  # adding it leaves the nearest integer in the low bits, also for NaN, with no conversion
 _ROUND_64 = 1.5 * 2.0**52
 
-_EXP = (1.0, 1.0, 0.4999999207499271, 0.16666420072125315, 0.04166822618929449, 0.008374824050589383, 0.0013836835742475305)
+_EXP = (
+    *(1.0, 1.0, 0.4999999207499271, 0.16666420072125315),
+    *(0.04166822618929449, 0.008374824050589383, 0.0013836835742475305),
+)
 """exp(r), |r| <= ln(2) / 2: 2e-9."""
 _LOG = (
     *(0.33333331707836744, -0.25000821032067394, 0.20001226862979288, -0.16623357410258688),
@@ -75,7 +79,7 @@ def by_c(code: Code, name: str, *operands: Value) -> Value:
     return code.convert("fptrunc", wide, operands[0].dtype)
 
 
-# Building blocks --------------------------------------------------------------------------------------------------------
+# Building blocks ------------------------------------------------------------------------------------------------------
 
 
 def _fma(code: Code, a: Value, b: Value, c: Value) -> Value:
@@ -90,13 +94,13 @@ def _polynomial(code: Code, x: Value, coefficients: Sequence[float]) -> Value:
     return result
 
 
-def _at_most(code: Code, x: Value, limit: float) -> Value:
+def at_most(code: Code, x: Value, limit: float) -> Value:
     """The lesser; NaN stays NaN."""
     bound = const(limit, x.dtype, x.lanes)
     return code.select(code.compare("ogt", x, bound), bound, x)
 
 
-def _at_least(code: Code, x: Value, limit: float) -> Value:
+def at_least(code: Code, x: Value, limit: float) -> Value:
     bound = const(limit, x.dtype, x.lanes)
     return code.select(code.compare("olt", x, bound), bound, x)
 
@@ -128,43 +132,23 @@ def _nearest(code: Code, x: Value, scale: float) -> tuple[Value, Value]:
     return code.op("fsub", shifted, _real(magic, x)), _bits(code, shifted)
 
 
-def _rarely(code: Code, condition: Value, usual: Value, compute: Callable[[Code], Value]) -> Value:
-    """``usual``, or ``compute()`` where a lane of the condition holds: a branch, for what is slow and hardly happens."""
-    if condition.lanes > 1:
-        packed = code.let(f"bitcast {condition} to i{condition.lanes}")
-        taken = code.let(f"icmp ne i{condition.lanes} {packed}, 0")
-    else:
-        taken = condition.text
-    n, before = code.module.fresh(), code.block
-    code.do(f"br i1 {taken}, label %rare{n}, label %join{n}")
-    code.begin(f"rare{n}")
-    special = compute(code)
-    after = code.block
-    code.do(f"br label %join{n}")
-    code.begin(f"join{n}")
-    text = code.let(f"phi {usual.type} [{usual.text}, %{before}], [{special.text}, %{after}]")
-    return Value(text, usual.dtype, usual.lanes)
-
-
 def _out_of_line(code: Code, name: str, x: Value) -> Value:
     """`by_c` in a function of its own, to keep what is rare out of the loop's body."""
     symbol = f"omniop.{name}.{x.lanes}"
     if symbol not in code.module.functions:
         inner = Code(code.module)
         result = by_c(inner, name, Value("%x", x.dtype, x.lanes))
-        code.module.functions[symbol] = "\n".join(
-            [f"define internal {x.type} @{symbol}({x.type} %x) noinline cold nounwind {{", "entry:"]
-            + [*inner.lines, f"  ret {result}", "}"]
-        )
+        head = f"define internal {x.type} @{symbol}({x.type} %x) noinline cold nounwind {{"
+        code.module.functions[symbol] = "\n".join([head, "entry:", *inner.lines, f"  ret {result}", "}"])
     return Value(code.let(f"call {x.type} @{symbol}({x})"), x.dtype, x.lanes)
 
 
-# float32 ----------------------------------------------------------------------------------------------------------------
+# float32 --------------------------------------------------------------------------------------------------------------
 
 
 def _exp(code: Code, x: Value) -> Value:
     """2**n * exp(r) with x = n * ln(2) + r; the power of two in two factors, so that results may be subnormal."""
-    x = _at_least(code, _at_most(code, x, 89.0), -104.5)
+    x = at_least(code, at_most(code, x, 89.0), -104.5)
     n, bits = _nearest(code, x, _LOG2_E)
     r = _fma(code, n, _real(-_LN2_HIGH, x), x)
     r = _fma(code, n, _real(-_LN2_LOW, x), r)
@@ -209,7 +193,7 @@ def _tanh(code: Code, x: Value) -> Value:
     a = _abs(code, x)
     square = code.op("fmul", x, x)
     near = _fma(code, code.op("fmul", a, square), _polynomial(code, square, _TANH), a)
-    limited = _at_most(code, a, 10.0)
+    limited = at_most(code, a, 10.0)
     grown = _exp(code, code.op("fadd", limited, limited))
     ratio = code.op("fdiv", _real(2.0, x), code.op("fadd", grown, _real(1.0, x)))
     far = code.op("fsub", _real(1.0, x), ratio)
@@ -218,11 +202,11 @@ def _tanh(code: Code, x: Value) -> Value:
 
 def _erf(code: Code, x: Value) -> Value:
     """x * P(x**2) / Q(x**2)."""
-    x = _at_least(code, _at_most(code, x, 3.925), -3.925)
+    x = at_least(code, at_most(code, x, 3.925), -3.925)
     square = code.op("fmul", x, x)
     top = code.op("fmul", x, _polynomial(code, square, _ERF_TOP))
     result = code.op("fdiv", top, _polynomial(code, square, _ERF_BOTTOM))
-    return _at_least(code, _at_most(code, result, 1.0), -1.0)
+    return at_least(code, at_most(code, result, 1.0), -1.0)
 
 
 # pi / 2 in three parts; with |x| below the limit, x - n * part is exact until it is small
@@ -230,29 +214,49 @@ _HALF_PI = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058628e-15)
 _SMALL_ANGLE = 65536.0
 
 
+def _quarter_turns(code: Code, x: Value) -> tuple[Value, Value, Value]:
+    """(sine, cosine, quotient in the low bits) of x modulo pi / 2; without meaning beyond the small angles."""
+    n, bits = _nearest(code, x, 2 / math.pi)
+    r = x
+    for part in _HALF_PI:
+        r = _fma(code, n, _real(-part, x), r)
+    square = code.op("fmul", r, r)
+    sine = _fma(code, code.op("fmul", r, square), _polynomial(code, square, _SIN), r)
+    cosine = _fma(code, square, _real(-0.5, x), _real(1.0, x))
+    cosine = _fma(code, code.op("fmul", square, square), _polynomial(code, square, _COS), cosine)
+    return sine, cosine, bits
+
+
+def _any_angle(code: Code, name: str, x: Value, result: Value) -> Value:
+    """``result``, the C library's where an angle is large, and the signed zero of a zero."""
+    if name != "cos":
+        result = code.select(code.compare("oeq", x, _real(0.0, x)), x, result)
+    far = code.compare("ogt", _abs(code, x), _real(_SMALL_ANGLE, x))
+    return code.either(code.any_lane(far), lambda: _out_of_line(code, name, x), lambda: result)
+
+
+def _odd(code: Code, turns: Value) -> Value:
+    return code.compare("ne", code.op("and", turns, _integer(1, turns)), _integer(0, turns))
+
+
 def _circular(quadrant: int, name: str) -> Callable[[Code, Value], Value]:
-    """sin (quadrant 0) or cos (quadrant 1): of the remainder modulo pi / 2, by the quotient's last two bits."""
+    """sin (quadrant 0) or cos (quadrant 1): the quotient's last two bits say which of the two, and the sign."""
 
     def emit(code: Code, x: Value) -> Value:
-        n, bits = _nearest(code, x, 2 / math.pi)
-        r = x
-        for part in _HALF_PI:
-            r = _fma(code, n, _real(-part, x), r)
-        square = code.op("fmul", r, r)
-        sine = _fma(code, code.op("fmul", r, square), _polynomial(code, square, _SIN), r)
-        cosine = _fma(code, square, _real(-0.5, x), _real(1.0, x))
-        cosine = _fma(code, code.op("fmul", square, square), _polynomial(code, square, _COS), cosine)
-        turn = code.op("add", bits, _integer(quadrant, x)) if quadrant else bits
-        odd = code.compare("ne", code.op("and", turn, _integer(1, x)), _integer(0, x))
-        sign = code.op("shl", code.op("and", turn, _integer(2, x)), _integer(30, x))
-        result = code.select(odd, cosine, sine)
-        result = _float(code, code.op("xor", _bits(code, result), sign))
-        if not quadrant:  # the polynomial's sum loses the sign of -0
-            result = code.select(code.compare("oeq", x, _real(0.0, x)), x, result)
-        far = code.compare("ogt", _abs(code, x), _real(_SMALL_ANGLE, x))
-        return _rarely(code, far, result, lambda c: _out_of_line(c, name, x))
+        sine, cosine, turns = _quarter_turns(code, x)
+        turns = code.op("add", turns, _integer(quadrant, x)) if quadrant else turns
+        sign = code.op("shl", code.op("and", turns, _integer(2, x)), _integer(30, x))
+        size = _bits(code, code.select(_odd(code, turns), cosine, sine))
+        return _any_angle(code, name, x, _float(code, code.op("xor", size, sign)))
 
     return emit
+
+
+def _tan(code: Code, x: Value) -> Value:
+    sine, cosine, turns = _quarter_turns(code, x)
+    odd = _odd(code, turns)
+    top = code.select(odd, code.op("fneg", cosine), sine)
+    return _any_angle(code, "tan", x, code.op("fdiv", top, code.select(odd, sine, cosine)))
 
 
 _VECTOR: dict[str, Callable[[Code, Value], Value]] = {
@@ -262,10 +266,11 @@ _VECTOR: dict[str, Callable[[Code, Value], Value]] = {
     "erf": _erf,
     "sin": _circular(0, "sin"),
     "cos": _circular(1, "cos"),
+    "tan": _tan,
 }
 
 
-# Powers -----------------------------------------------------------------------------------------------------------------
+# Powers ---------------------------------------------------------------------------------------------------------------
 
 
 def power(code: Code, x: Value, y: Value) -> Value:
@@ -333,10 +338,9 @@ def _log2(code: Code, x: Value) -> Value:
 
 def _exp2(code: Code, x: Value) -> Value:
     """2**x to 4e-11, with x cut off beyond what float32 can hold."""
-    x = _at_least(code, _at_most(code, x, 200.0), -200.0)
+    x = at_least(code, at_most(code, x, 200.0), -200.0)
     n, bits = _nearest(code, x, 1.0)
     p = _polynomial(code, code.op("fsub", x, n), _EXP2)
     # the low bits of the shifted sum hold n in two's complement: shifted up, only its last bits stay
     scale = code.op("shl", bits, _integer(52, x))
     return _float(code, code.op("add", _bits(code, p), scale))
-

@@ -39,19 +39,19 @@ class _Printer(KernelPrinter):
         """A loop over the range; along the last axis it is a plain counted loop, which a compiler can vectorise."""
         grid = self.program.grid
         outer, inner = grid[:-1], grid[-1:]
-        self.open("for (i64 point = begin; point < end;)")
-        self.line("i64 first = point, run = end - point;")
         if outer:
             extent = self.operand(inner[0].extent)
-            self.line(f"first = point % {extent};")
-            self.line(f"if (run > {extent} - first) run = {extent} - first;")
+            self.open("for (i64 point = begin, run; point < end; point += run)")
+            self.line(f"const i64 first = point % {extent};")
+            self.line(f"run = {extent} - first < end - point ? {extent} - first : end - point;")
             self.decompose(f"(point / {extent})", outer)
-        self.line("point += run;")
-        self.open("for (i64 place = first; place < first + run; ++place)")
+            self.open("for (i64 place = first; place < first + run; ++place)")
+        else:
+            self.open("for (i64 place = begin; place < end; ++place)")
         self.decompose("place", inner)
         self.block(self.program.body)
-        self.shut()
-        self.shut()
+        for _ in range(2 if outer else 1):
+            self.shut()
 
 
 PLAIN_C = Dialect(

@@ -1,12 +1,14 @@
 """The driver for NVIDIA GPUs: memory, streams, launches and cuBLAS through CuPy.
 
-Kernels are compiled by our own NVRTC module, not by CuPy, so that a GPU runs exactly the code that is checked without one.
-CuPy is imported on first use: with no CuPy, no driver or no GPU this module still imports, and says why it has no devices.
+Kernels are compiled by our own NVRTC module, not by CuPy, so that a GPU runs exactly the code that is checked without
+one. CuPy is imported on first use: with no CuPy, no driver or no GPU this module still imports, and says why it has no
+devices.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from omniop.opset.errors import DeviceError
-
-from . import nvrtc
-from .driver import (
+from omniop.backends.cuda import nvrtc
+from omniop.backends.cuda.driver import (
     Argument,
     DeviceBuffer,
     DeviceProperties,
@@ -33,6 +33,7 @@ from .driver import (
     missing_kernels,
     pack_arguments,
 )
+from omniop.opset.errors import DeviceError
 
 # A launch that asks for more dynamic shared memory than this has to announce it first.
 _UNANNOUNCED_SHARED_BYTES = 48 * 1024
@@ -197,8 +198,7 @@ class CupyDriver:
     def _cublas(self) -> tuple[Any, int]:
         """The cuBLAS bindings and our handle, which lives as long as the process. Raises DeviceError."""
         try:
-            from cupy_backends.cuda.libs import cublas
-
+            cublas = importlib.import_module("cupy_backends.cuda.libs").cublas
             handle = cublas.create()
         except ImportError as error:
             raise DeviceError(f"{self.name} needs cuBLAS for products ({error}): pip install nvidia-cublas") from error
@@ -207,13 +207,14 @@ class CupyDriver:
         return cublas, handle
 
     def _gemm(self, problem: Gemm, a: DeviceBuffer, b: DeviceBuffer, c: DeviceBuffer) -> None:
-        kind, itemsize = _GEMM_TYPES[problem.dtype], _GEMM_ITEMSIZE[problem.dtype]
+        result = problem.result or problem.dtype
+        kind, itemsize, result_itemsize = _GEMM_TYPES[problem.dtype], _GEMM_ITEMSIZE[problem.dtype], _GEMM_ITEMSIZE[result]
         for buffer in (a, b, c):
             check_copy(self.name, "multiply", 0, buffer)
         scalars = np.array([problem.alpha, problem.beta], kind.scalar)
         with self._active(), self._lock:
             cublas, handle = self._cublas
-            data = getattr(self._cupy.cuda.runtime, kind.data)
+            data, result_data = (getattr(self._cupy.cuda.runtime, _GEMM_TYPES[x].data) for x in (problem.dtype, result))
             operations = (cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T)
             # cuBLAS is column-major: what it sees in row-major memory is the transpose, and C' = B' A'.
             cublas.gemmStridedBatchedEx(
@@ -222,7 +223,7 @@ class CupyDriver:
                 b.address + problem.offset_b * itemsize, data, problem.ldb, problem.stride_b,
                 a.address + problem.offset_a * itemsize, data, problem.lda, problem.stride_a,
                 scalars.ctypes.data + scalars.itemsize,
-                c.address + problem.offset_c * itemsize, data, problem.ldc, problem.stride_c,
+                c.address + problem.offset_c * result_itemsize, result_data, problem.ldc, problem.stride_c,
                 problem.batch, getattr(cublas, kind.compute), cublas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
 

@@ -60,9 +60,10 @@ Argument = DeviceBuffer | np.generic
 class Gemm:
     """``C[i] = alpha * op(A[i]) @ op(B[i]) + beta * C[i]`` for each i of a batch, all matrices row-major.
 
-    A is m x k, B is k x n and C is m x n after ``op``, which transposes where ``transpose_*`` is set. ``ld*`` is the
-    distance of rows, ``stride_*`` that of the batch's matrices and ``offset_*`` where the first one begins, in elements.
-    dtypes: float32, float64, and float16 and bfloat16, which accumulate in float32.
+    A is m x k, B is k x n and C is m x n after ``op``, which transposes where ``transpose_*`` is set. In elements,
+    ``ld*`` is the distance of rows, ``stride_*`` that of the batch's matrices, ``offset_*`` where the first one begins.
+    dtypes: float32, float64, and float16 and bfloat16, which accumulate in float32. ``result`` is C's dtype where it is
+    another one: float32 for the narrow ones.
     """
 
     dtype: str
@@ -83,6 +84,7 @@ class Gemm:
     transpose_b: bool = False
     alpha: float = 1.0
     beta: float = 0.0
+    result: str = ""
 
 
 class LoadedKernel(Protocol):
@@ -138,8 +140,9 @@ class Driver(Protocol):
     def load(self, source: str, names: Sequence[str]) -> Mapping[str, LoadedKernel]:
         """Compiles CUDA C (or finds it compiled in the cache) and gives its kernels of these names.
 
-        One source may hold some 200 kernels, each ``extern "C" __global__ void name(...)``: compiling them together costs
-        far less than one by one. `omniop.backends.cuda.prelude` says what a source finds declared.
+        One source may hold some 200 kernels, each ``extern "C" __global__ void name(...)``: compiling them together
+        costs far less than one by one. They must not share variables, as they may end up in several modules.
+        `omniop.backends.cuda.prelude` says what a source finds declared.
         """
         ...
 
@@ -162,7 +165,7 @@ class Driver(Protocol):
         ...
 
 
-# Checks that both drivers make --------------------------------------------------------------------------------------------
+# Checks that both drivers make ----------------------------------------------------------------------------------------
 
 _SLOT_BYTES = 8
 _MAX_GRID = (2**31 - 1, 65535, 65535)
@@ -181,17 +184,18 @@ def check_launch(
     """Grid and block in three dimensions. Raises DeviceError for what no CUDA device would launch."""
 
     def refuse(why: str) -> DeviceError:
-        return DeviceError(f"{device} cannot launch kernel {kernel!r} with grid {tuple(grid)}, block {tuple(block)}: {why}")
+        asked = f"grid {tuple(grid)}, block {tuple(block)}"
+        return DeviceError(f"{device} cannot launch kernel {kernel!r} with {asked}: {why}")
 
     whole_grid, whole_block = three(grid), three(block)
     for what, extents, limits in (("grid", whole_grid, _MAX_GRID), ("block", whole_block, _MAX_BLOCK)):
         for axis, extent, limit in zip("xyz", extents, limits, strict=True):
             if not 1 <= extent <= limit:
                 raise refuse(f"{what}.{axis} must be in 1..{limit}")
-    if (threads := whole_block[0] * whole_block[1] * whole_block[2]) > properties.max_threads_per_block:
-        raise refuse(f"a block has at most {properties.max_threads_per_block} threads, not {threads}")
-    if not 0 <= shared_bytes <= properties.shared_bytes_per_block:
-        raise refuse(f"a block has at most {properties.shared_bytes_per_block} bytes of shared memory, not {shared_bytes}")
+    if (threads := whole_block[0] * whole_block[1] * whole_block[2]) > (limit := properties.max_threads_per_block):
+        raise refuse(f"a block has at most {limit} threads, not {threads}")
+    if not 0 <= shared_bytes <= (limit := properties.shared_bytes_per_block):
+        raise refuse(f"a block has at most {limit} bytes of shared memory, not {shared_bytes}")
     return whole_grid, whole_block
 
 

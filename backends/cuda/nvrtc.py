@@ -1,7 +1,7 @@
 """CUDA C to machine code through NVRTC, which needs neither a GPU nor a driver.
 
-So every kernel can be checked anywhere for what only the real compiler knows: that it compiles, how many registers it takes,
-whether it spills, whether its products became matrix instructions.
+So every kernel can be checked anywhere for what only the real compiler knows: that it compiles, how many registers it
+takes, whether it spills, whether its products became matrix instructions.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from types import ModuleType
 from typing import Any
 
 from omniop.backends.compile_cache import CompileCache, cache_key
+from omniop.backends.cuda.prelude import complete
 from omniop.opset.errors import DeviceError
-
-from .prelude import complete
 
 # Products and sums contract only where a kernel says fma; division and square root are IEEE's, as is NVRTC's default.
 _OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
@@ -65,7 +64,7 @@ def why_unavailable() -> str | None:
 
 
 def compile(source: str, arch: str = "sm_80") -> Compiled:
-    """Compiles ``source``, after the prelude, for ``arch`` (``sm_80``, ``sm_90a``, ``compute_90``), or takes it from the cache.
+    """Compiles ``source``, after the prelude, for ``arch`` (``sm_80``, ``sm_90a``, ``compute_90``), or finds it cached.
 
     Raises DeviceError with the compiler's log when it does not compile, or with the reason when there is no NVRTC.
     """
@@ -83,7 +82,7 @@ def compile(source: str, arch: str = "sm_80") -> Compiled:
 def arch_for(compute_capability: tuple[int, int]) -> str:
     """The arch to compile for so that a GPU of this capability runs it at its best.
 
-    Machine code runs on later minor versions of its major one; a GPU newer than NVRTC gets PTX, which its driver assembles.
+    Machine code runs on later minor versions of its major one; a GPU newer than NVRTC gets PTX, for its driver.
     """
     major, minor = compute_capability
     wanted = 10 * major + minor
@@ -95,7 +94,7 @@ def arch_for(compute_capability: tuple[int, int]) -> str:
     return "sm_90a" if wanted == 90 else f"sm_{max(same_major)}"
 
 
-# The library ------------------------------------------------------------------------------------------------------------------
+# The library ----------------------------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -169,7 +168,7 @@ def _text(library: ModuleType, program: Any, what: str) -> str:
     return _bytes(library, program, what).rstrip(b"\0").decode(errors="replace").strip()
 
 
-# Cache entries: the lengths of log and PTX, then log, PTX and image ---------------------------------------------------------
+# Cache entries: the lengths of log and PTX, then log, PTX and image ---------------------------------------------------
 
 _LENGTHS = struct.Struct("<QQ")
 
@@ -186,7 +185,7 @@ def _unpack(arch: str, data: bytes) -> Compiled:
     return Compiled(arch, data[image_at:], data[ptx_at:image_at].decode(), data[_LENGTHS.size : ptx_at].decode())
 
 
-# What the assembler said -------------------------------------------------------------------------------------------------------
+# What the assembler said ----------------------------------------------------------------------------------------------
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _PTX_ENTRY = re.compile(r"^\s*(?:\.visible\s+)?\.entry\s+(\w+)", re.MULTILINE)

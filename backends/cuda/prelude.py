@@ -1,7 +1,7 @@
 """What every CUDA C source of ours finds declared, the same for NVRTC and for the emulator.
 
-NVRTC has no C library: no ``<stdint.h>``, no ``<math.h>`` macros, while its math functions are built in. A source begins at
-its first kernel; it needs ``#include`` only for CUDA's rarer headers (``<mma.h>``).
+NVRTC has no C library: no ``<stdint.h>``, no ``<math.h>`` macros, while its math functions are built in. So a source
+begins at its first kernel; it needs ``#include`` only for CUDA's rarer headers (``<mma.h>``).
 """
 
 from __future__ import annotations

@@ -1,22 +1,185 @@
 """The prim ``contract``: matrix products by hand-written kernels, for devices of two kinds.
 
-Where one core runs a work item after the other, vectors are written out and B is packed into panels; where lanes of a work group run
-together, tiles lie in local memory. Few rows have a kernel of their own. Sizes are arguments, so one set of kernels serves
-all shapes: it is made for the dtypes, and for what happens to a sum: a conversion, or the epilogue.
+Where a core runs one work item after the other, vectors are written out and B is packed into panels; where lanes of a
+work group run together, tiles lie in local memory. Few rows have a kernel of their own. Sizes are arguments, so one set
+of kernels serves all shapes: it is made for the dtypes, and for what happens to a sum (a conversion, or the epilogue).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from typing import Any
 
-from omniop.backends.base import YES, Answer, No, OpContext, Runnable
+from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.indexing import host_function
-from omniop.backends.opencl.gemm_problem import FEW_ROWS, Matrix, Problem
-from omniop.backends.opencl.gemm_text import gemm_text, loads_as, tile_of
+from omniop.backends.opencl.gemm_problem import Matrix, Problem
+from omniop.backends.opencl.gemm_text import ACCUMULATORS, FEW_ROWS, gemm_text, loads_as, tile_of
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
 from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
+from omniop.opset.dtype import DType
 from omniop.opset.kernel import Call
-"""..."""
+
+_ITEMS_PER_CORE = 4
+_CHUNK_TILES = 8
+"""Rows are split among work items down to so many tiles: each of them packs the panel anew."""
+_SCRATCH_BYTES = 64 << 20
+_PANELS = 4
+"""Panels of a work item, where there are enough: their rows lie together in B, and are read faster so."""
+_STRIP_SUMS = 2048
+_FEW_COLUMNS = 16
+"""Work items of few rows take a multiple of so many columns: a cache line of float32."""
+_DENSE_ROWS = 16
+_TILE = 64
+_SIDE = 16
+_GEMV_GROUP = 256
+_GEMV_ROWS = 4
+_GEMV_COLUMNS = {True: 4, False: 64}
+"""Columns of a work group, by whether the columns of B are contiguous."""
+_MAX_GROUPS = 65535
+"""Of the second and third axis of a launch, on any driver."""
+
+
+def accepts(op: OpContext) -> Answer:
+    """Sums in 32 or 64 bits, of dtypes that convert to them by a load."""
+    accumulator: DType = op.attrs["accumulate"]
+    if accumulator not in ACCUMULATORS or accumulator not in op.caps.compute:
+        return No("contract-dtype", f"sums in {accumulator} have no kernel")
+    for operand in op.inputs:
+        if operand is None or loads_as(operand.dtype, accumulator) is None:
+            return No("contract-dtype", f"{operand and operand.dtype} with sums in {accumulator} has no kernel")
+    return YES
+
+
+def print_contract(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scratch) -> Printed:
+    """``tag`` ends the names of its kernels."""
+    accumulator: DType = call.attr("accumulate")
+    text = gemm_text(call, accumulator, caps, profile, tag)
+
+    def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
+        planner = _CPUPlanner if profile.cpu else _LanesPlanner
+        return PlannedWork(planner(call, accumulator, profile, kernels, tag), scratch)
+
+    return Printed(text, bind)
+
+
+class _Planner:
+    """From sizes to launches."""
+
+    def __init__(
+        self, call: Call, accumulator: DType, profile: Profile, kernels: Mapping[str, BoundKernel], tag: str
+    ) -> None:
+        views = (*call.operands, call.results[0])
+        self._shapes = host_function([x for view in views for x in (view.offset, *view.shape, *view.strides)])
+        self._rank = len(call.results[0].shape)
+        self._flips = call.operands[0].dtype is call.operands[1].dtype
+        self._must_be_dense = call.operands[0].dtype is not accumulator
+        self._buffers = len(call.params)
+        self._units = profile.units
+        self._tile = tile_of(profile, accumulator)
+        self._itemsize = accumulator.itemsize
+        self._kernels = kernels
+        self._tag = tag
+
+    def __call__(self, sizes: tuple[int, ...], buffers: Sequence[Any]) -> tuple[Launch, ...]:
+        whole = self._problem(sizes).merged()
+        return tuple(launch for problem in whole.launches() for launch in self._launches(sizes, problem))
+
+    def _launches(self, sizes: tuple[int, ...], problem: Problem) -> Iterator[Launch]:
+        raise NotImplementedError
+
+    def _problem(self, sizes: tuple[int, ...]) -> Problem:
+        numbers = iter(self._shapes(sizes))
+        (_, a), (b_shape, b), (shape, c) = (self._matrix(numbers) for _ in range(3))
+        return Problem(shape[:-2], shape[-2], shape[-1], b_shape[-2], a, b, c)
+
+    def _matrix(self, numbers: Iterator[int]) -> tuple[tuple[int, ...], Matrix]:
+        offset = next(numbers)
+        shape = tuple(next(numbers) for _ in range(self._rank))
+        strides = tuple(next(numbers) for _ in range(self._rank))
+        return shape, Matrix(offset, strides[:-2], strides[-2], strides[-1])
+
+    def _oriented(self, problem: Problem) -> Problem:
+        """With few rows rather than few columns, where the kernels take either operand as the first."""
+        few = problem.n <= FEW_ROWS and problem.n < problem.m
+        return problem.flip() if few and self._flips else problem
+
+    def _launch(
+        self,
+        name: str,
+        sizes: tuple[int, ...],
+        arguments: bytes,
+        groups: tuple[int, int, int],
+        local: tuple[int, int, int] = (1, 1, 1),
+        offset: tuple[int, int, int] | None = None,
+        scratch: int = 0,
+    ) -> Launch:
+        numbers = numbers_from(self._buffers + bool(scratch), (*sizes, arguments))
+        size = tuple(g * n for g, n in zip(groups, local, strict=True))
+        return Launch(self._kernels[f"{name}_{self._tag}"], numbers, size, local, offset, scratch)
+
+
+class _CPUPlanner(_Planner):
+    def _launches(self, sizes: tuple[int, ...], problem: Problem) -> Iterator[Launch]:
+        problem = self._oriented(problem)
+        if problem.m <= FEW_ROWS and problem.a.column == 1 and problem.b.row == 1:
+            yield self._few("dot", sizes, problem, self._units * _ITEMS_PER_CORE, problem.n)
+        elif problem.m <= FEW_ROWS and problem.b.column == 1:
+            yield self._few("strip", sizes, problem, self._units, _STRIP_SUMS // problem.m)
+        else:
+            yield from self._gemm(sizes, problem)
+
+    def _few(self, name: str, sizes: tuple[int, ...], problem: Problem, items: int, most: int) -> Launch:
+        """About ``items`` work items, of ``most`` columns at most."""
+        batches = prod(problem.batch)
+        columns = min(most, _up(-(-problem.n * batches // items), _FEW_COLUMNS))
+        return self._launch(name, sizes, problem.packed(columns=columns), (-(-problem.n // columns), 1, batches))
+
+    def _items(self, parts: int) -> int:
+        """Into how many work items each of so many parts is to be split."""
+        return -(-self._units * _ITEMS_PER_CORE // parts)
+
+    def _gemm(self, sizes: tuple[int, ...], problem: Problem) -> Iterator[Launch]:
+        tile, batches = self._tile, prod(problem.batch)
+        panels = -(-problem.n // tile.panel)
+        tiles = -(-problem.m // tile.rows)
+        rows = -(-tiles // min(self._items(panels * batches), -(-tiles // _CHUNK_TILES))) * tile.rows
+        chunks = -(-problem.m // rows)
+        columns = max(1, min(_PANELS, panels * chunks * batches // self._items(1))) * tile.panel
+        dense = 0
+        if self._must_be_dense or (problem.a.column != 1 and problem.n > tile.panel):
+            dense = batches * problem.m * problem.k
+            blocks = -(-problem.m // _DENSE_ROWS)
+            whole = dense * self._itemsize
+            yield self._launch("dense", sizes, problem.packed(), (blocks, 1, batches), scratch=whole)
+            problem = problem.dense()
+        arguments = problem.packed(rows, columns, bool(dense), dense)
+        items = -(-problem.n // columns)
+        each = chunks * batches * problem.k * columns * self._itemsize
+        step = max(1, min(items, _SCRATCH_BYTES // each))
+        for first in range(0, items, step):
+            count = min(step, items - first)
+            scratch = dense * self._itemsize + each * count
+            yield self._launch("gemm", sizes, arguments, (count, chunks, batches), offset=(first, 0, 0), scratch=scratch)
+
+
+class _LanesPlanner(_Planner):
+    def _launches(self, sizes: tuple[int, ...], problem: Problem) -> Iterator[Launch]:
+        problem = self._oriented(problem)
+        columns = _GEMV_COLUMNS[problem.b.row == 1]
+        arguments = problem.packed(columns=columns)
+        batches = prod(problem.batch)
+        for first in range(0, batches, _MAX_GROUPS):
+            count = min(_MAX_GROUPS, batches - first)
+            offset = (0, 0, first) if first else None
+            if problem.m <= _GEMV_ROWS:
+                groups = (-(-problem.n // columns), 1, count)
+                yield self._launch("gemv", sizes, arguments, groups, (_GEMV_GROUP, 1, 1), offset)
+            else:
+                groups = (-(-problem.m // _TILE), -(-problem.n // _TILE), count)
+                yield self._launch("gemm", sizes, arguments, groups, (_SIDE, _SIDE, 1), offset)
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from omniop.backends.base import YES, Answer, Buffer, Device, KernelTable, No, OpContext, Runnable
-from omniop.backends.opencl import contract, loops, probe
+from omniop.backends.base import Answer, Buffer, Device, KernelTable, No, OpContext, Runnable
+from omniop.backends.opencl import contract, probe
+from omniop.backends.opencl.contract import print_contract
 from omniop.backends.opencl.driver import opencl
-from omniop.backends.opencl.launch import BoundKernel, PlannedWork, Scratch
-from omniop.backends.opencl.programs import Compiler
+from omniop.backends.opencl.launch import BoundKernel, Launch, Scratch
+from omniop.backends.opencl.loops import print_loops
+from omniop.backends.opencl.printed import Printed
+from omniop.backends.opencl.programs import Compiler, Text
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel, Work
 
@@ -26,6 +29,7 @@ class OpenCLDevice(Device):
     def __init__(self, name: str, device: Any, kernels: KernelTable) -> None:
         cl = opencl()
         self.name = name
+        self.handle = device
         self.caps = probe.caps(device)
         self.fingerprint = probe.fingerprint(device)
         self.kernels = kernels
@@ -34,7 +38,7 @@ class OpenCLDevice(Device):
         self._context = context
         self._queue = cl.CommandQueue(context, device)
         self._scratch = Scratch(self.alloc)
-        identity = (device.platform.version, device.version, *vars(self.fingerprint).values())
+        identity = (device.platform.version, device.version, *vars(self.fingerprint).values(), self.profile.machine)
         self._compiler = Compiler(context, self.profile.options, identity)
         self._built: dict[Work, Runnable] = {}
         self._building = threading.Lock()
@@ -44,7 +48,8 @@ class OpenCLDevice(Device):
     def alloc(self, nbytes: int) -> Buffer:
         cl = opencl()
         if nbytes > self.profile.max_alloc:
-            raise DeviceError(f"{self.name} cannot hold {nbytes} bytes in one buffer; it takes {self.profile.max_alloc}")
+            limit = self.profile.max_alloc
+            raise DeviceError(f"{self.name} cannot hold {nbytes} bytes in one buffer; at most {limit}")
         try:
             buffer = cl.Buffer(self._context, cl.mem_flags.READ_WRITE, nbytes)
             if not self.profile.cpu:
@@ -109,5 +114,30 @@ class OpenCLDevice(Device):
 
     def _build(self, works: Sequence[Work]) -> list[Runnable]:
         printed = [self._print(work, f"k{number}") for number, work in enumerate(works)]
-        kernels = self._compiler.build([p.text for p in printed if p.text is not None])
-        return [p.runnable for p in printed]
+        kernels = self._compile(*(p.text for p in printed if isinstance(p, Printed)))
+        return [p.bind(kernels) if isinstance(p, Printed) else p for p in printed]
+
+    def _print(self, work: Work, name: str) -> Printed | Runnable:
+        """What has to be compiled; a tuned kernel of somebody else's comes ready to run."""
+        if isinstance(work, Kernel):
+            return print_loops(work, self.profile, name, self._compile, self._scratch)
+        if work.prim == "contract":
+            return print_contract(work, self.caps, self.profile, name, self._scratch)
+        if work.prim.startswith("kernel:"):
+            return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
+        raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")
+
+    def _compile(self, *texts: Text) -> dict[str, BoundKernel]:
+        if not texts:
+            return {}
+        return {name: BoundKernel(kernel, self._queue, name) for name, kernel in self._compiler.build(texts).items()}
+
+    def run_text(self, text: Text, kernel: str, buffers: Sequence[Buffer], items: int) -> None:
+        """Compile and launch hand-written OpenCL C once, over ``items`` work items. Raises DeviceError."""
+        bound = self._compile(text)[kernel]
+        bound.launch(buffers, Launch(bound, (), (items,)))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory of a C-contiguous array; drivers' bindings know numpy's own dtypes only."""
+    return array.reshape(-1).view(np.uint8)

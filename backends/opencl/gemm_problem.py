@@ -8,13 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
-FEW_ROWS = 4
-"""So many rows are multiplied by kernels that read the other operand once, in place."""
-
 
 @dataclass(frozen=True)
 class Matrix:
-    """Element (row, column) of batch (i, j, ...) is at ``offset + i * batch[0] + j * batch[1] + row * row + column * column``."""
+    """Where elements lie: an offset, and the strides of the batch axes, of a row and of a column."""
 
     offset: int
     batch: tuple[int, ...]
@@ -34,8 +31,8 @@ class Matrix:
 class Problem:
     """c[batch] = a[batch] (m x k) times b[batch] (k x n), at least 1 element each.
 
-    ``flipped``: a and b are swapped, and c is the transpose of the result. ``first``: place of the first product in the whole
-    batch.
+    ``flipped``: a and b are swapped, and c is the transpose of the result. ``first``: place of the first product in the
+    whole batch.
     """
 
     batch: tuple[int, ...]
@@ -63,8 +60,7 @@ class Problem:
         """With as few batch axes as its strides allow; an axis that b does not have becomes rows of a."""
         problem = self._without(*(k for k, extent in enumerate(self.batch) if extent == 1))
         while problem.batch and problem._rows_continue():
-            extent = problem.batch[-1]
-            problem = replace(problem._without(len(problem.batch) - 1), m=problem.m * extent)
+            problem = problem._with_more_rows()
         for k in reversed(range(len(problem.batch) - 1)):
             if problem._continues(k):
                 problem = problem._joined(k)
@@ -75,8 +71,16 @@ class Problem:
 
     def _rows_continue(self) -> bool:
         """The last batch axis goes on where the rows end."""
-        below = [x.batch[-1] == x.row * self.m for x in (self.a, self.c)]
-        return all(below) and self.b.batch[-1] == 0
+        below = self.m == 1 or all(x.batch[-1] == x.row * self.m for x in (self.a, self.c))
+        return below and self.b.batch[-1] == 0
+
+    def _with_more_rows(self) -> Problem:
+        """Its last batch axis as rows. The stride of a single row said nothing."""
+        merged = replace(self._without(len(self.batch) - 1), m=self.m * self.batch[-1])
+        if self.m > 1:
+            return merged
+        a, c = (replace(x, row=old.batch[-1]) for x, old in ((merged.a, self.a), (merged.c, self.c)))
+        return replace(merged, a=a, c=c)
 
     def _continues(self, k: int) -> bool:
         return all(x.batch[k] == x.batch[k + 1] * self.batch[k + 1] for x in self._matrices())
@@ -104,11 +108,15 @@ class Problem:
             batch = (*(1 for _ in padding), *inner)
             yield replace(self, batch=batch, a=a, b=b, c=c, first=linear * prod(inner))
 
-    def packed(self, rows: int, columns: int, direct: bool) -> bytes:
+    def dense(self) -> Problem:
+        """With an ``a`` that is one row after the other."""
+        return replace(self, a=Matrix(0, (self.batch[1] * self.m * self.k, self.m * self.k), self.k, 1))
+
+    def packed(self, rows: int = 0, columns: int = 0, dense: bool = False, panels: int = 0) -> bytes:
         """The kernels' ``Gemm`` struct (gemm.h)."""
         matrices = (v for x in self._matrices() for v in (x.offset, *x.batch, x.row, x.column))
-        numbers = (self.m, self.n, self.k, *matrices, self.batch[-1], self.first, self.flipped, rows, columns, direct)
-        return _STRUCT.pack(*map(int, numbers))
+        numbers = (self.m, self.n, self.k, *matrices, self.batch[-1], self.first, self.flipped)
+        return _STRUCT.pack(*map(int, (*numbers, rows, columns, dense, panels)))
 
 
-_STRUCT = struct.Struct("<24q")
+_STRUCT = struct.Struct("<25q")

@@ -1,9 +1,9 @@
 """Makes OpenCL drivers visible that the loader would not find by itself.
 
-A loader reads a folder of ``.icd`` files, each holding the path of a driver. Two drivers usually have none that works: the
-CPU runtime that pip installs (its ``.icd`` holds a path of the machine it was packed on), and NVIDIA's in a container,
-which mounts the library alone. `make_visible` writes a folder with the entries that work and points ``OCL_ICD_VENDORS`` to
-it. A value that the user set is left as it is.
+A loader reads a folder of ``.icd`` files, each holding the path of a driver. Two drivers usually have none that works:
+the CPU runtime that pip installs (its ``.icd`` holds a path of the machine it was packed on), and NVIDIA's in a
+container, which mounts the library alone. `make_visible` writes a folder with the entries that work and points
+``OCL_ICD_VENDORS`` to it. A value that the user set is left as it is.
 
 The folder's name is the hash of what it holds, so runs and processes share one, and nothing is ever changed in place.
 """
@@ -61,8 +61,8 @@ def _ours(value: str | None) -> bool:
 
 def system_folders() -> list[Path]:
     """Where loaders look by default: the system's folder, and that of the environment Python runs in."""
-    folders = [os.environ.get("OPENCL_VENDOR_PATH") or "/etc/OpenCL/vendors", Path(sys.prefix, "etc/OpenCL/vendors")]
-    return [Path(folder) for folder in folders]
+    system = os.environ.get("OPENCL_VENDOR_PATH") or "/etc/OpenCL/vendors"
+    return [Path(system), Path(sys.prefix, "etc/OpenCL/vendors")]
 
 
 def system_entries(folders: Iterable[Path]) -> dict[str, str]:

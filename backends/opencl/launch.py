@@ -72,26 +72,35 @@ def numbers_from(place: int, values: Sequence[int | bytes]) -> tuple[Any, ...]:
     return tuple(flat)
 
 
+Plan = Callable[[tuple[int, ...], Sequence[Any]], tuple[Launch, ...]]
+"""From sizes, and the first buffers that come with them, to launches."""
+
+
 class Scratch:
-    """Memory that a launch may use until it ends; the queue is in order, so one buffer serves all launches."""
+    """Memory that the launches of one piece of work use until they end.
+
+    The queue is in order, so one buffer serves all; ``lock`` keeps the launches of one piece together.
+    """
 
     def __init__(self, alloc: Callable[[int], Any]) -> None:
+        self.lock = threading.Lock()
         self._alloc = alloc
-        self._held: tuple[int, Any] = (0, None)
+        self._nbytes = 0
+        self._buffer: Any = None
 
-    def __call__(self, nbytes: int) -> Any:
-        held, buffer = self._held
-        if nbytes > held:
-            self._held = (0, None)
-            buffer = self._alloc(nbytes)
-            self._held = (nbytes, buffer)
-        return buffer
+    def take(self, nbytes: int) -> Any:
+        """At least so many bytes; called under the lock."""
+        if nbytes > self._nbytes:
+            self._nbytes, self._buffer = 0, None
+            self._buffer = self._alloc(nbytes)
+            self._nbytes = nbytes
+        return self._buffer
 
 
 class PlannedWork:
     """A Runnable that plans its launches once per set of sizes."""
 
-    def __init__(self, plan: Callable[[tuple[int, ...]], tuple[Launch, ...]], scratch: Scratch) -> None:
+    def __init__(self, plan: Plan, scratch: Scratch) -> None:
         self._plan = plan
         self._scratch = scratch
         self._plans: dict[tuple[int, ...], tuple[Launch, ...]] = {}
@@ -100,10 +109,15 @@ class PlannedWork:
         key = tuple(sizes)
         steps = self._plans.get(key)
         if steps is None:
-            steps = self._plan(key)
+            steps = self._plan(key, buffers)
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[key] = steps
-        for step in steps:
-            taken = (*buffers, self._scratch(step.scratch)) if step.scratch else buffers
-            step.kernel.launch(taken, step)
+        if not steps[0].scratch:
+            for step in steps:
+                step.kernel.launch(buffers, step)
+            return
+        with self._scratch.lock:
+            taken = (*buffers, self._scratch.take(max(step.scratch for step in steps)))
+            for step in steps:
+                step.kernel.launch(taken, step)

@@ -12,8 +12,7 @@ from omniop.backends.opencl.programs import Text
 
 @dataclass(frozen=True)
 class Printed:
-    """``bind`` gets the compiled kernels named in ``text`` and gives what runs the work."""
+    """``bind`` gets the compiled kernels of ``text`` by name and gives what runs the work."""
 
     text: Text
-    kernels: tuple[str, ...]
     bind: Callable[[Mapping[str, BoundKernel]], Runnable]

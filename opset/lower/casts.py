@@ -9,6 +9,7 @@ from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.dtype import FLOAT32, INT32, STRING, UINT8, UINT32, DType
 from omniop.opset.expr import Expr
+from omniop.opset.lower.common import choice
 from omniop.opset.lowering import Node, Value, lowering
 from omniop.opset.prims import Tensor
 
@@ -41,8 +42,8 @@ def _cast(node: Node, x: Tensor, target: DType) -> Tensor:
     if target is x.dtype:
         return x
     if target is dtypes.FLOAT8E8M0:
-        mode, saturate = node.attr("round_mode", "up"), bool(node.attr("saturate", 1))
-        return p.elementwise(lambda e: to_e8m0(e, mode, saturate), x)
+        thresholds, saturate = choice(node, "round_mode", ROUND_UP_FROM, "up"), bool(node.attr("saturate", 1))
+        return p.elementwise(lambda e: to_e8m0(e, *thresholds, saturate), x)
     if target in _SATURATING and x.dtype.kind != "b":
         return p.elementwise(lambda e: to_float8(e, target, bool(node.attr("saturate", 1))), x)
     if target.is_int and target.bits < 8 and x.dtype.is_float:
@@ -59,16 +60,15 @@ def to_float8(x: Expr, target: DType, saturate: bool) -> Expr:
     return expr.cast(wide, target)
 
 
-_ROUND_UP_FROM = {"up": (1, 0x400001), "nearest": (0x400000, 0x600000), "down": (1 << 23, 1 << 23)}
+ROUND_UP_FROM = {"up": (1, 0x400001), "nearest": (0x400000, 0x600000), "down": (1 << 23, 1 << 23)}
 """The least fraction bits of a float32 that round to the next power of two: of a normal number, and of a subnormal
 one, whose bit 22 is the least power of two that there is."""
 
 
-def to_e8m0(x: Expr, mode: str, saturate: bool) -> Expr:
+def to_e8m0(x: Expr, normal: int, subnormal: int, saturate: bool) -> Expr:
     """A power of two near a positive number: float32's biased exponent, rounded by what the fraction holds."""
     bits = expr.bitcast(expr.cast(x, FLOAT32), UINT32)
     exponent, fraction = expr.alu("shr", bits, expr.const(23, UINT32)) & 0xFF, bits & 0x7FFFFF
-    normal, subnormal = _ROUND_UP_FROM[mode]
     threshold = expr.select(exponent.eq(0), expr.const(subnormal, UINT32), normal)
     rounded = expr.select(fraction >= threshold, exponent + 1, exponent)
     if saturate:

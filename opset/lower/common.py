@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
@@ -11,7 +12,9 @@ from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lowering import Node
 from omniop.opset.prims import Tensor
-from omniop.opset.sym import Dim, SymInt, as_expr, known_equal
+from omniop.opset.sym import Dim, SymInt, as_expr, known_equal, product
+
+T = TypeVar("T")
 
 
 def axis_of(node: Node, axis: int, rank: int) -> int:
@@ -63,7 +66,7 @@ def at_most(a: Dim, b: Dim) -> bool:
 
 def clamp(value: Dim, low: Dim, high: Dim) -> Dim:
     """``value`` within ``low .. high``."""
-    if at_most(value, low):
+    if not at_most(low, value):
         return low
     return value if at_most(value, high) else high
 
@@ -79,6 +82,40 @@ def require_equal(node: Node, a: Dim, b: Dim, what: str) -> None:
     """Raises ModelError unless the two are equal in this run; guarded when that is not known."""
     if not (known_equal(a, b) or bool(a == b)):
         raise ModelError(f"{node.label}: {what}: {a} is not {b}")
+
+
+def require_shape(node: Node, t: Tensor, shape: Sequence[Dim], what: str) -> None:
+    """Raises ModelError unless ``t`` has ``shape`` in this run; guarded where that is not known."""
+    if t.rank != len(shape) or not all(known_equal(a, b) or bool(a == b) for a, b in zip(t.shape, shape, strict=True)):
+        raise ModelError(f"{node.label}: {what} is of shape {list(t.shape)}, and {list(shape)} is needed")
+
+
+def require_rank(node: Node, t: Tensor, rank: int, or_more: bool = False) -> None:
+    """Raises ModelError unless the tensor has that rank (or more)."""
+    if t.rank < rank or (t.rank > rank and not or_more):
+        needed = f"a rank of {rank} or more" if or_more else f"rank {rank}"
+        raise ModelError(f"{node.label}: an input of shape {list(t.shape)}, and {needed} is needed")
+
+
+def counts(node: Node, values: Sequence[Dim], what: str) -> list[Dim]:
+    """``values`` as dims or counts. Raises ModelError when one is negative."""
+    if not all(at_most(0, v) for v in values):
+        raise ModelError(f"{node.label}: {what} {list(values)} with a negative number")
+    return list(values)
+
+
+def scalar_of(node: Node, t: Tensor, what: str) -> Tensor:
+    """A tensor of one element, made 0-d. Raises ModelError when it has another number of them."""
+    require_equal(node, product(t.shape), 1, f"elements of {what}")
+    return p.reshape(t, ())
+
+
+def choice(node: Node, name: str, table: Mapping[str, T], default: str | None = None) -> T:
+    """What a table has for a string attribute. Raises ModelError naming what there is."""
+    value = node.attr(name, default)
+    if value not in table:
+        raise ModelError(f"{node.label}: {name} is {value!r}; known are {', '.join(table)}")
+    return table[value]
 
 
 def element(t: Tensor) -> Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
@@ -28,7 +29,7 @@ def convolve(node: Node, x: Tensor, w: Tensor, dtype: DType) -> Tensor:
     """The prim ``conv`` with the node's attributes, into ``dtype``. Raises ModelError when the channels do not fit."""
     group = node.attr("group", 1)
     if x.rank != w.rank or x.rank < 3:
-        raise ModelError(f"{node.label}: X and W need one rank of at least 3, got shapes {list(x.shape)} and {list(w.shape)}")
+        raise ModelError(f"{node.label}: X {list(x.shape)} and W {list(w.shape)} need the same rank, at least 3")
     require_equal(node, x.shape[1], w.shape[1] * group, f"channels of X against {group} groups of W's")
     require_equal(node, w.shape[0] % group, 0, f"output channels by {group} groups")
     window = window_of(node, x.shape[2:], w.shape[2:])
@@ -97,21 +98,32 @@ def transposed_window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim])
     return Window(tuple(kernel), strides, dilations, pads, tuple(out))
 
 
+@dataclass(frozen=True)
 class _Taps:
     """Along one axis, which elements of the window may fall on an output place, and from which input place.
 
     Without dilation they are every stride-th one: counted from the last input place that reaches the output.
     """
 
-    def __init__(self, kernel: Dim, stride: int, dilation: int, begin: Dim, out: Dim, extent: Dim) -> None:
-        self.kernel, self.stride, self.dilation, self.begin, self.out, self.extent = kernel, stride, dilation, begin, out, extent
-        self.direct = dilation == 1
-        self.count: Dim = -(-kernel // stride) if self.direct else kernel
+    kernel: Dim
+    stride: int
+    dilation: int
+    begin: Dim
+    out: Dim
+    extent: Dim
 
     @classmethod
     def of(cls, window: Window, spatial: Sequence[Dim], k: int) -> _Taps:
         sizes = window.kernel[k], window.strides[k], window.dilations[k], window.begins[k], window.out[k]
         return cls(*sizes, spatial[k])
+
+    @property
+    def direct(self) -> bool:
+        return self.dilation == 1
+
+    @property
+    def count(self) -> Dim:
+        return -(-self.kernel // self.stride) if self.direct else self.kernel
 
     def place(self, out: Expr, step: Expr) -> tuple[Expr, Expr, list[Expr]]:
         """(element of the window, input place, tests that they exist) for a step below ``count``."""
@@ -160,7 +172,7 @@ def deform_conv(
         own = channel // as_expr(per_offset)
         places = []
         for k in range(rank):
-            still = outs[k] * window.strides[k] + kernel[k] * window.dilations[k] - as_expr(window.begins[k])
+            still = window.place(k, outs[k], kernel[k])
             places.append(expr.cast(still, wide) + expr.cast(moves.at(n, own, *kernel, k, *outs), wide))
         value = multilinear(x, (n, channel), places)
         return value if factors is None else value * expr.cast(factors.at(n, own, *kernel, *outs), wide)

@@ -10,12 +10,11 @@ import numpy as np
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
-from omniop.opset.dtype import FLOAT32, FLOAT64, DType
-from omniop.opset.errors import ModelError
+from omniop.opset.dtype import FLOAT32, FLOAT64, INT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.host_arithmetic import constant_value
 from omniop.opset.host_elements import range_count
-from omniop.opset.lower.common import at_most, element, real
+from omniop.opset.lower.common import counts, real, require_rank, scalar_of
 from omniop.opset.lowering import Node, Value, as_tensor, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr
@@ -31,7 +30,7 @@ def constant(node: Node) -> Tensor:
 
 @lowering("ConstantOfShape", host=(0,))
 def constant_of_shape(node: Node, shape: Value) -> Tensor:
-    dims = node.ints(0) or []
+    dims = counts(node, node.ints(0) or [], "a shape of")
     given: np.ndarray | None = node.attr("value")
     if given is None:
         return p.full(dims, 0.0, FLOAT32)
@@ -55,6 +54,7 @@ def arange(node: Node, start: Value, limit: Value, delta: Value) -> Tensor:
 
 @lowering("EyeLike")
 def eye_like(node: Node, x: Tensor) -> Tensor:
+    require_rank(node, x, 2)
     given, k = node.attr("dtype"), node.attr("k", 0)
     dtype = x.dtype if given is None else dtypes.of_onnx(given)
     return p.map_of(x.shape, lambda i, j: expr.cast(j.eq(i + k), dtype))
@@ -63,12 +63,12 @@ def eye_like(node: Node, x: Tensor) -> Tensor:
 @lowering("Trilu")
 def trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
     """The upper or lower triangle from diagonal ``k``; 0 elsewhere."""
-    upper = bool(node.attr("upper", 1))
+    require_rank(node, x, 2, or_more=True)
+    upper, diagonal = bool(node.attr("upper", 1)), p.scalar(0, INT64) if k is None else scalar_of(node, k, "k")
 
     def value(*i: Expr) -> Expr:
-        diagonal = expr.index(0) if k is None else expr.index(element(k))
-        above = i[-1] - i[-2]
-        return expr.select(above >= diagonal if upper else above <= diagonal, x.at(*i), 0)
+        above, least = i[-1] - i[-2], expr.index(diagonal.at())
+        return expr.select(above >= least if upper else above <= least, x.at(*i), 0)
 
     return p.map_of(x.shape, value)
 
@@ -87,8 +87,7 @@ def _window(coefficients: tuple[float, ...]) -> Callable[[Node, Value], Tensor]:
         dtype = dtypes.of_onnx(node.attr("output_datatype", FLOAT32.onnx))
         wide = FLOAT64 if dtype is FLOAT64 else real(FLOAT32)
         length = count if node.attr("periodic", 1) else count - 1
-        if not at_most(0, count):
-            raise ModelError(f"{node.label}: a window of {count} elements")
+        counts(node, [count], "a size of")
 
         def value(i: Expr) -> Expr:
             place = expr.cast(i, wide) / expr.cast(expr.maximum(as_expr(length), 1), wide)

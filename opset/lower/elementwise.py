@@ -10,7 +10,7 @@ from omniop.opset import prims as p
 from omniop.opset.dtype import BOOL, FLOAT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import formula, real
+from omniop.opset.lower.common import formula, real, scalar_of
 from omniop.opset.lowering import Node, Value, lowering
 from omniop.opset.prims import Tensor
 
@@ -168,8 +168,8 @@ def clip_attributes(node: Node, x: Tensor) -> Tensor:
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """min(max(x, low), high): where low exceeds high, high wins."""
     if low is not None:
-        x = p.elementwise(expr.maximum, x, p.reshape(low, ()))
-    return x if high is None else p.elementwise(expr.minimum, x, p.reshape(high, ()))
+        x = p.elementwise(expr.maximum, x, scalar_of(node, low, "min"))
+    return x if high is None else p.elementwise(expr.minimum, x, scalar_of(node, high, "max"))
 
 
 @lowering("Dropout")

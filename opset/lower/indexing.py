@@ -7,7 +7,7 @@ from omniop.opset import prims as p
 from omniop.opset.dtype import BOOL, INT64
 from omniop.opset.errors import ExecutionError, ModelError
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import at_most, axis_of, require_equal
+from omniop.opset.lower.common import at_most, axis_of, counts, require_equal, require_rank, require_shape
 from omniop.opset.lowering import Node, Value, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
@@ -72,6 +72,7 @@ def _places(
 
 def _depth(node: Node, indices: Tensor, limit: int) -> int:
     """How many indices make a tuple; a template is for one such number."""
+    require_rank(node, indices, 1, or_more=True)
     depth = int(indices.shape[-1])
     if depth > limit:
         raise ModelError(f"{node.label}: tuples of {depth} indices for {limit} axes")
@@ -82,6 +83,8 @@ def _depth(node: Node, indices: Tensor, limit: int) -> int:
 def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """Slices of ``x`` at index tuples, batch by batch."""
     batch = node.attr("batch_dims", 0)
+    if not 0 <= batch < min(x.rank, indices.rank):
+        raise ModelError(f"{node.label}: {batch} batch dims of ranks {x.rank} and {indices.rank}")
     depth = _depth(node, indices, x.rank - batch)
     lead = indices.rank - 1
     for k in range(batch):
@@ -107,8 +110,7 @@ def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) ->
     """``x`` with each update written, or combined, at its own place but for ``axis``, where the index says."""
     axis = axis_of(node, node.attr("axis", 0), x.rank)
     _check_extents(node, x, indices, axis)
-    for a, b in zip(indices.shape, updates.shape, strict=True):
-        require_equal(node, a, b, "indices and updates differ in shape")
+    require_shape(node, updates, indices.shape, "updates")
     _refuse_empty(node, x, list(indices.shape))
     fault = p.checked_index(expr.index(0), x.shape[axis], "an index")[2]
 
@@ -124,8 +126,7 @@ def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tenso
     """``x`` with slices written, or combined, at index tuples."""
     depth = _depth(node, indices, x.rank)
     lead = indices.rank - 1
-    for a, b in zip((*indices.shape[:-1], *x.shape[depth:]), updates.shape, strict=True):
-        require_equal(node, b, a, f"updates of shape {list(updates.shape)}")
+    require_shape(node, updates, (*indices.shape[:-1], *x.shape[depth:]), "updates")
     _refuse_empty(node, x, list(updates.shape))
     fault = p.checked_index(expr.index(0), x.shape[0], "an index")[2] if depth else 0
 
@@ -140,6 +141,10 @@ def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tenso
 def tensor_scatter(node: Node, past: Tensor, update: Tensor, write_indices: Tensor | None = None) -> Tensor:
     """The cache with ``update`` written along ``axis`` from each batch member's index on."""
     axis = axis_of(node, node.attr("axis", -2), past.rank)
+    require_rank(node, update, past.rank)
+    require_shape(node, update, (*past.shape[:axis], update.shape[axis], *past.shape[axis + 1 :]), "update")
+    if write_indices is not None:
+        require_shape(node, write_indices, past.shape[:1], "write_indices")
     circular = node.attr("mode", "linear") == "circular"
     extent = as_expr(past.shape[axis])
     fault = p.checked_index(expr.index(0), past.shape[axis], "a write index")[2]
@@ -158,7 +163,8 @@ def one_hot(node: Node, indices: Tensor, depth: Value, values: Tensor) -> Tensor
     """``values[1]`` where the new axis meets the index, ``values[0]`` elsewhere; out of range marks nothing."""
     given = node.host(1)
     count = given.array.reshape(-1)[0] if given is not None else 0
-    count = int(count) if isinstance(count, float) else count
+    (count,) = counts(node, [int(count) if isinstance(count, float) else count], "a depth of")
+    require_shape(node, values, (2,), "values")
     axis = axis_of(node, node.attr("axis", -1), indices.rank + 1)
 
     def element(*i: Expr) -> Expr:
@@ -172,15 +178,19 @@ def one_hot(node: Node, indices: Tensor, depth: Value, values: Tensor) -> Tensor
 @lowering("Col2Im", host=(1, 2))
 def col2im(node: Node, x: Tensor, image_shape: Value, block_shape: Value) -> Tensor:
     """Columns [N, C * block, L] added up where their blocks overlap: [N, C, *image]."""
+    require_rank(node, x, 3)
     image, block = node.ints(1) or [], node.ints(2) or []
     rank = len(image)
     dilations, strides = node.attr("dilations", [1] * rank), node.attr("strides", [1] * rank)
     pads = node.attr("pads", [0] * 2 * rank)
-    counts = [
+    if not len(block) == len(dilations) == len(strides) == rank == len(pads) // 2:
+        raise ModelError(f"{node.label}: image, block, dilations, strides and pads differ in number of axes")
+    blocks = [
         (image[k] + pads[k] + pads[rank + k] - dilations[k] * (block[k] - 1) - 1) // strides[k] + 1 for k in range(rank)
     ]
     area = product(tuple(block))
-    require_equal(node, product(tuple(counts)), x.shape[2], "blocks in the image")
+    require_equal(node, product(tuple(blocks)), x.shape[2], "blocks in the image")
+    require_equal(node, x.shape[1] // area * area, x.shape[1], f"channels of blocks of {block}")
     wide = p.accumulator(x.dtype)
 
     def element(*i: Expr) -> Expr:
@@ -190,8 +200,8 @@ def col2im(node: Node, x: Tensor, image_shape: Value, block_shape: Value) -> Ten
             row = row * as_expr(block[k]) + offset[k]
             distance = place[k] + pads[k] - offset[k] * dilations[k]
             number = distance // strides[k]
-            tests += [distance >= 0, (distance % strides[k]).eq(0), number < as_expr(counts[k])]
-            column = column * as_expr(counts[k]) + number
+            tests += [distance >= 0, (distance % strides[k]).eq(0), number < as_expr(blocks[k])]
+            column = column * as_expr(blocks[k]) + number
         return expr.cast(x.at(n, row, column, guard=expr.all_of(tests)), wide)
 
     total = p.reduce_of([x.shape[0], x.shape[1] // area, *image], block, "add", element)

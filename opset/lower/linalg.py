@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Union
 
 from omniop.opset import expr
 from omniop.opset import prims as p
@@ -19,7 +18,7 @@ from omniop.opset.sym import Dim, as_expr, product
 @lowering("MatMul")
 def matmul_op(node: Node, a: Tensor, b: Tensor) -> Tensor:
     if a.rank == 0 or b.rank == 0:
-        raise ModelError(f"{node.label}: a matrix product takes no scalars, got shapes {list(a.shape)} and {list(b.shape)}")
+        raise ModelError(f"{node.label}: shapes {list(a.shape)} and {list(b.shape)}; a matrix product takes no scalars")
     return matmul(a, b)
 
 
@@ -69,7 +68,7 @@ def _scaled(x: Expr, factor: float) -> Expr:
 
 # Einsum ---------------------------------------------------------------------------------------------------------------
 
-Label = Union[str, int]
+Label = str | int
 """A letter of the equation, or the number of an ellipsis dim, counted from the right."""
 
 Labels = tuple[Label, ...]
@@ -98,7 +97,7 @@ def _parse(node: Node, equation: str, xs: Sequence[Tensor]) -> tuple[list[Labels
     for term, x in zip(terms, xs, strict=True):
         letters = len(term.replace("...", ""))
         if letters > x.rank or (letters < x.rank and "..." not in term):
-            raise ModelError(f"{node.label}: term {term!r} of {equation!r} does not fit an input of shape {list(x.shape)}")
+            raise ModelError(f"{node.label}: term {term!r} of {equation!r} does not fit shape {list(x.shape)}")
         named.append(_labels(term, x.rank - letters))
     ellipsis = max((sum(isinstance(label, int) for label in labels) for labels in named), default=0)
     if arrow:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.expr import Expr
+from omniop.opset.lower.common import choice
 from omniop.opset.lower.elementwise import aligned
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.prims import Tensor
@@ -42,7 +43,7 @@ def invert(node: Node, x: Tensor) -> Tensor:
 
 @lowering("BitShift")
 def bit_shift(node: Node, x: Tensor, amount: Tensor) -> Tensor:
-    return p.alu({"LEFT": "shl", "RIGHT": "shr"}[node.attr("direction")], x, amount)
+    return p.alu(choice(node, "direction", {"LEFT": "shl", "RIGHT": "shr"}), x, amount)
 
 
 @lowering("Where")

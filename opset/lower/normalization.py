@@ -96,7 +96,7 @@ def _normalized(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor
     )
 
 
-# By the tensor's own statistics -----------------------------------------------------------------------------------------
+# By the tensor's own statistics ---------------------------------------------------------------------------------------
 
 
 @lowering("InstanceNormalization")
@@ -137,7 +137,6 @@ def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> T
     return affine(p.reshape(normal, x.shape), channelwise(scale, x.rank), channelwise(bias, x.rank), x.dtype)
 
 
-@lowering("RMSNormalization", domain="omniop")
 @lowering("RMSNormalization", since=23)
 def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
     """x / sqrt(mean(x * x) + epsilon) * scale, the mean over ``axis`` and all after it."""
@@ -145,14 +144,6 @@ def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
     wide = p.cast(x, p.accumulator(x.dtype))
     inverse = inverse_deviation(average(p.mul(wide, wide), range(axis, x.rank)), node.attr("epsilon", 1e-5))
     return affine(p.mul(wide, inverse), scale, None, x.dtype)
-
-
-@lowering("MeanVarianceNormalization", since=9)
-def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
-    """(x - mean) / (deviation + 1e-9). The deviation is not E(x*x) - E(x)^2, as in ONNX's function, which cancels."""
-    axes = [axis_of(node, a, x.rank) for a in node.attr("axes", (0, 2, 3))]
-    _, deviation, variance = moments(p.cast(x, p.accumulator(x.dtype)), axes)
-    return p.elementwise(lambda d, v: expr.cast(d / (expr.alu("sqrt", v) + 1e-9), x.dtype), deviation, variance)
 
 
 # By norms -------------------------------------------------------------------------------------------------------------
@@ -176,7 +167,8 @@ def lp_normalization(node: Node, x: Tensor) -> Tensor:
 @lowering("LRN")
 def lrn(node: Node, x: Tensor) -> Tensor:
     """x / (bias + alpha / size * sum of squares over ``size`` neighbouring channels) ** beta."""
-    size, alpha, beta, bias = node.attr("size"), node.attr("alpha", 1e-4), node.attr("beta", 0.75), node.attr("bias", 1.0)
+    size, bias = node.attr("size"), node.attr("bias", 1.0)
+    alpha, beta = node.attr("alpha", 1e-4), node.attr("beta", 0.75)
     wide = p.accumulator(x.dtype)
 
     def square(n: Expr, c: Expr, *rest: Expr) -> Expr:

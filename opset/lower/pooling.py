@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
@@ -18,13 +18,14 @@ from omniop.opset.sym import Dim, as_expr, product
 
 def _window(node: Node, x: Tensor) -> Window:
     if x.rank < 3:
-        raise ModelError(f"{node.label}: a pool needs spatial axes behind batch and channels, got shape {list(x.shape)}")
+        raise ModelError(f"{node.label}: shape {list(x.shape)}; a pool needs spatial axes behind batch and channels")
     return window_of(node, x.shape[2:], tuple(node.attr("kernel_shape")))
 
 
 def _reduced(x: Tensor, window: Window, monoid: str, dtype: DType) -> Tensor:
     shape = (*x.shape[:2], *window.out)
-    return p.structured("window_reduce", [x], [(shape, dtype)], monoid=monoid, kernel=window.kernel, **window.geometry)[0]
+    geometry = {"kernel": window.kernel, **window.geometry}
+    return p.structured("window_reduce", [x], [(shape, dtype)], monoid=monoid, **geometry)[0]
 
 
 # MaxPool --------------------------------------------------------------------------------------------------------------
@@ -46,12 +47,9 @@ def _positions(x: Tensor, window: Window, column_major: bool) -> Tensor:
 
     def element(*i: Expr) -> tuple[Expr, Expr]:
         lead, outs, steps = i[:2], i[2 : 2 + rank], i[2 + rank :]
-        at = [
-            outs[k] * window.strides[k] + steps[k] * window.dilations[k] - as_expr(window.begins[k]) for k in range(rank)
-        ]
-        inside = expr.all_of(
-            [t for place, d in zip(at, x.shape[2:], strict=True) for t in (place >= 0, place < as_expr(d))]
-        )
+        at = [window.place(k, outs[k], steps[k]) for k in range(rank)]
+        limits = [as_expr(d) for d in x.shape[2:]]
+        inside = expr.all_of([t for place, d in zip(at, limits, strict=True) for t in (place >= 0, place < d)])
         assert inside is not None
         flat = _flat((*lead, *at), x.shape)
         return x.at(*lead, *at, guard=inside, other=least), expr.select(inside, flat, behind)
@@ -107,7 +105,7 @@ def max_unpool(node: Node, x: Tensor, indices: Tensor, output_shape: Value = Non
     return p.scatter_of(p.full(shape, 0, x.dtype), x.shape, store, fault=fault)
 
 
-# Sums over windows ------------------------------------------------------------------------------------------------------
+# Sums over windows ----------------------------------------------------------------------------------------------------
 
 
 @lowering("AveragePool")
@@ -122,26 +120,29 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     def element(*i: Expr) -> Expr:
         number = expr.index(1)
         for count, out in zip(counts, i[2:], strict=True):
-            number = number * (count(out) if callable(count) else as_expr(count))
+            number = number * count(out)
         return expr.cast(total.at(*i) / expr.cast(number, wide), x.dtype)
 
     return p.map_of(total.shape, element)
 
 
-def _count(window: Window, k: int, extent: Dim, padding: bool, ceil: bool):  # type: ignore[no-untyped-def]
-    """How many elements of the window count along one axis: a number, or a function of the output's place."""
+def _count(window: Window, k: int, extent: Dim, padding: bool, ceil: bool) -> Callable[[Expr], Expr]:
+    """How many elements of the window count along one axis, for an output place."""
     kernel, stride, dilation = window.kernel[k], window.strides[k], window.dilations[k]
     begin, end = window.begins[k], window.ends[k]
     whole_front = padding or (isinstance(begin, int) and begin == 0)
     whole_back = not ceil and (padding or (isinstance(end, int) and end == 0))
     if whole_front and whole_back:
-        return kernel
+        return lambda out: as_expr(kernel)
     limit = as_expr(extent + end if padding else extent)
 
     def count(out: Expr) -> Expr:
         start = out * stride - as_expr(begin)
-        first = expr.index(0) if whole_front else expr.maximum((dilation - 1 - start) // dilation, 0)
-        last = as_expr(kernel) if whole_back else expr.minimum((limit - start + dilation - 1) // dilation, as_expr(kernel))
+        first, last = expr.index(0), as_expr(kernel)
+        if not whole_front:
+            first = expr.maximum((dilation - 1 - start) // dilation, 0)
+        if not whole_back:
+            last = expr.minimum((limit - start + dilation - 1) // dilation, last)
         return last - first
 
     return count
@@ -197,7 +198,7 @@ def global_lp_pool(node: Node, x: Tensor) -> Tensor:
     return p.elementwise(lambda e: expr.cast(_root(e, power), x.dtype), total)
 
 
-# Regions of interest ----------------------------------------------------------------------------------------------------
+# Regions of interest --------------------------------------------------------------------------------------------------
 
 
 @lowering("MaxRoiPool")
@@ -271,13 +272,14 @@ def roi_align(node: Node, x: Tensor, rois: Tensor, images: Tensor) -> Tensor:
 
     def bound(far: int, cells: int) -> Dim:
         if ratio > 0:
-            return ratio
+            return int(ratio)
         most = p.reduce_of([], [rois.shape[0]], "max", lambda n: samples(n, far, cells))
         value: Dim = node.read(most, f"samples {far}").array.reshape(-1)[0]
         return 0 if at_most(value, 0) else value
 
-    def neighbours(n: Expr, far: int, cells: int, cell: Expr, step: Expr, extent: Dim) -> tuple[list[Expr], list[Expr], Expr]:
+    def around(n: Expr, far: int, cells: int, cell: Expr, step: Expr) -> tuple[list[Expr], list[Expr], Expr]:
         """The two pixels around a sample, their weights, and whether the sample is near the image."""
+        extent = x.shape[3 - far]
         start, size = begin_and_size(n, far, cells)
         count = expr.cast(samples(n, far, cells), wide)
         place = start + expr.cast(cell, wide) * size + (expr.cast(step, wide) + 0.5) * size / count
@@ -289,8 +291,8 @@ def roi_align(node: Node, x: Tensor, rois: Tensor, images: Tensor) -> Tensor:
 
     def element(*i: Expr) -> Expr:
         n, c, row, column, v, h = i
-        ys, y_weights, y_near = neighbours(n, 1, rows, row, v, x.shape[2])
-        xs, x_weights, x_near = neighbours(n, 0, columns, column, h, x.shape[3])
+        ys, y_weights, y_near = around(n, 1, rows, row, v)
+        xs, x_weights, x_near = around(n, 0, columns, column, h)
         image, valid, fault = p.checked_index(images.at(n), x.shape[0], f"{node.label}: the batch of a region")
         terms = [
             expr.cast(x.at(image, c, ys[a], xs[b], guard=valid, fault=fault), wide) * y_weights[a] * x_weights[b]

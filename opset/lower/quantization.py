@@ -16,7 +16,7 @@ from omniop.opset.prims import Tensor
 
 
 def spread(node: Node, t: Tensor, x: Tensor) -> Tensor:
-    """A scale or a zero point in a shape that broadcasts to ``x``: one number, one for each index of an axis, or blocks."""
+    """A scale or a zero point in a shape that broadcasts to ``x``: one number, one an index of an axis, or blocks."""
     block = node.attr("block_size", 0)
     if t.rank == 0 or (t.rank == 1 and t.shape[0] == 1):
         return p.reshape(t, [])
@@ -98,7 +98,7 @@ def dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tens
     return y, scale, zero
 
 
-# Products and convolutions ----------------------------------------------------------------------------------------------
+# Products and convolutions --------------------------------------------------------------------------------------------
 
 
 def _centred(x: Tensor, zero_point: Tensor | None) -> Tensor:

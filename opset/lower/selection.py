@@ -9,7 +9,7 @@ from omniop.opset import prims as p
 from omniop.opset.dtype import BOOL, INT64
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import at_most, axis_of
+from omniop.opset.lower.common import at_most, axis_of, require_rank
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, product
@@ -42,6 +42,7 @@ def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
         x, axis = p.reshape(x, [product(x.shape)]), 0
     else:
         axis = axis_of(node, given, x.rank)
+    require_rank(node, condition, 1)
     if not at_most(condition.shape[0], x.shape[axis]):
         raise ModelError(f"{node.label}: {condition.shape[0]} conditions for {x.shape[axis]} slices")
     places = selected(node, condition)

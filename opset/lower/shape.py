@@ -12,8 +12,11 @@ from omniop.opset.lower.common import (
     axes_of,
     axes_operand,
     axis_of,
+    counts,
     is_number,
     require_equal,
+    require_rank,
+    require_shape,
 )
 from omniop.opset.lowering import Node, Value, as_tensor, lowering
 from omniop.opset.prims import Tensor
@@ -46,6 +49,7 @@ def reshaped(node: Node, dims: tuple[Dim, ...], target: list[Dim], keep_zero: bo
         if is_number(rest, 0):
             raise ModelError(f"{node.label}: the -1 of shape {target} is undetermined beside a dim of 0")
         shape[unknown] = product(tuple(d for k, d in enumerate(dims) if k not in copied)) // rest
+    counts(node, shape, "a shape of")
     require_equal(node, product(tuple(shape)), product(dims), f"{list(dims)} does not reshape to {target}")
     return shape
 
@@ -98,21 +102,22 @@ def unsqueeze(node: Node, x: Tensor, axes: Value = None) -> Tensor:
 @lowering("Expand", host=(1,))
 def expand(node: Node, x: Tensor, shape: Value) -> Tensor:
     """Broadcast both ways: a 1 in the target keeps the input's dim."""
-    return p.broadcast_to(x, p.broadcast_shapes(x.shape, node.ints(1) or []))
+    return p.broadcast_to(x, p.broadcast_shapes(x.shape, counts(node, node.ints(1) or [], "a shape of")))
 
 
 @lowering("Tile")
 def tile_axis(node: Node, x: Tensor, tiles: Value, axis: Value) -> Tensor:
-    (count,), (place,) = node.ints(1) or [1], node.static_ints(2) or [0]
-    return _tile(x, [count if k == axis_of(node, place, x.rank) else 1 for k in range(x.rank)])
+    (count,), (place,) = node.static_ints(1) or [1], node.static_ints(2) or [0]
+    axis_number = axis_of(node, place, x.rank)
+    return _tile(x, counts(node, [count if k == axis_number else 1 for k in range(x.rank)], "repeats"))
 
 
 @lowering("Tile", since=6, host=(1,))
 def tile(node: Node, x: Tensor, repeats: Value) -> Tensor:
-    counts = node.ints(1) or []
-    if len(counts) != x.rank:
-        raise ModelError(f"{node.label}: {len(counts)} repeats for an input of rank {x.rank}")
-    return _tile(x, counts)
+    given = counts(node, node.ints(1) or [], "repeats")
+    if len(given) != x.rank:
+        raise ModelError(f"{node.label}: {len(given)} repeats for an input of rank {x.rank}")
+    return _tile(x, given)
 
 
 def _tile(x: Tensor, repeats: list[Dim]) -> Tensor:
@@ -144,7 +149,7 @@ def split(node: Node, x: Tensor, lengths: Value = None) -> tuple[Tensor, ...]:
     require_equal(node, sum(given), extent, f"the parts {given} of axis {axis}")
     parts: list[Tensor] = []
     start: Dim = 0
-    for length in given:
+    for length in counts(node, given, "parts"):
         parts.append(p.narrow(x, axis, start, length))
         start = start + length
     return tuple(parts)
@@ -163,12 +168,21 @@ def _equal_parts(node: Node, extent: Dim, count: int) -> list[Dim]:
     return result
 
 
+def _block_size(node: Node, x: Tensor) -> int:
+    require_rank(node, x, 4)
+    size: int = node.attr("blocksize")
+    if size < 1:
+        raise ModelError(f"{node.label}: a blocksize of {size}")
+    return size
+
+
 @lowering("DepthToSpace")
 def depth_to_space(node: Node, x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C / b², H * b, W * b]."""
+    b = _block_size(node, x)
     n, c, h, w = x.shape
-    b = node.attr("blocksize")
     depth = c // (b * b)
+    require_equal(node, depth * (b * b), c, f"channels in blocks of {b} x {b}")
     if node.attr("mode", "DCR") == "DCR":
         blocks = p.transpose(p.reshape(x, [n, b, b, depth, h, w]), [0, 3, 4, 1, 5, 2])
     else:
@@ -179,8 +193,10 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
 @lowering("SpaceToDepth")
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
     """[N, C, H, W] -> [N, C * b², H / b, W / b]."""
+    b = _block_size(node, x)
     n, c, h, w = x.shape
-    b = node.attr("blocksize")
+    for d in (h, w):
+        require_equal(node, d // b * b, d, f"a dim in blocks of {b}")
     blocks = p.reshape(x, [n, c, h // b, b, w // b, b])
     perm = [0, 3, 5, 1, 2, 4] if node.attr("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
     return p.reshape(p.transpose(blocks, perm), [n, c * b * b, h // b, w // b])
@@ -189,7 +205,8 @@ def space_to_depth(node: Node, x: Tensor) -> Tensor:
 @lowering("ReverseSequence")
 def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     """The first ``lengths[b]`` elements along the time axis in reverse, the others as they are."""
-    batch, time = node.attr("batch_axis", 1), node.attr("time_axis", 0)
+    batch, time = (axis_of(node, node.attr(name), x.rank) for name in ("batch_axis", "time_axis"))
+    require_shape(node, lengths, (x.shape[batch],), "sequence_lens")
 
     def element(*i: Expr) -> Expr:
         last = lengths.at(i[batch]) - 1

@@ -8,7 +8,7 @@ from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr, Scalar
-from omniop.opset.lower.common import at_most, axes_of, clamp, element
+from omniop.opset.lower.common import at_most, axes_of, choice, clamp, counts, element, scalar_of
 from omniop.opset.lowering import Node, Value, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, known_equal
@@ -89,15 +89,17 @@ MODES: dict[str, Callable[[Expr, Expr], Expr]] = {
 """Where a position outside an axis of some extent takes its element from."""
 
 
-def padded(x: Tensor, before: Sequence[Dim], after: Sequence[Dim], mode: str, value: Scalar) -> Tensor:
-    if mode == "constant":
-        return p.pad(x, before, after, value)
+def _padded(node: Node, x: Tensor, before: Sequence[Dim], after: Sequence[Dim], value: Scalar) -> Tensor:
     shape = [b + d + a for b, d, a in zip(before, x.shape, after, strict=True)]
+    counts(node, shape, "a result of shape")
+    if node.attr("mode", "constant") == "constant":
+        return p.pad(x, before, after, value)
+    outside = choice(node, "mode", MODES)
 
     def source(*i: Expr) -> Expr:
         return x.at(
             *(
-                a if _is_zero(b) and _is_zero(e) else MODES[mode](a - as_expr(b), as_expr(d))
+                a if _is_zero(b) and _is_zero(e) else outside(a - as_expr(b), as_expr(d))
                 for a, b, e, d in zip(i, before, after, x.shape, strict=True)
             )
         )
@@ -112,7 +114,13 @@ def _is_zero(value: Dim) -> bool:
 @lowering("Pad")
 def pad_attributes(node: Node, x: Tensor) -> Tensor:
     amounts = node.attr("pads" if node.since >= 2 else "paddings")
-    return padded(x, amounts[: x.rank], amounts[x.rank :], node.attr("mode"), node.attr("value"))
+    _check_pads(node, amounts, x.rank)
+    return _padded(node, x, amounts[: x.rank], amounts[x.rank :], node.attr("value"))
+
+
+def _check_pads(node: Node, amounts: Sequence[Dim], axes: int) -> None:
+    if len(amounts) != 2 * axes:
+        raise ModelError(f"{node.label}: {len(amounts)} pads for {axes} axes; two for each axis would be right")
 
 
 @lowering("Pad", since=11, host=(1, 3))
@@ -120,13 +128,12 @@ def pad(node: Node, x: Tensor, pads: Value, value: Tensor | None = None, axes: V
     """Amounts may be negative, which cuts. Modes constant, reflect, edge and wrap."""
     amounts, given = node.ints(1) or [], node.static_ints(3)
     places = axes_of(node, given if given is not None else range(x.rank), x.rank)
-    if len(amounts) != 2 * len(places):
-        raise ModelError(f"{node.label}: {len(amounts)} pads for {len(places)} axes; two for each axis would be right")
+    _check_pads(node, amounts, len(places))
     before: list[Dim] = [0] * x.rank
     after: list[Dim] = [0] * x.rank
     for k, axis in enumerate(places):
         before[axis], after[axis] = amounts[k], amounts[k + len(places)]
-    return padded(x, before, after, node.attr("mode", "constant"), 0 if value is None else element(value))
+    return _padded(node, x, before, after, 0 if value is None else element(scalar_of(node, value, "constant_value")))
 
 
 @lowering("CenterCropPad", host=(1,))
@@ -134,8 +141,11 @@ def center_crop_pad(node: Node, x: Tensor, shape: Value) -> Tensor:
     """Cut or padded with 0 on both sides to the dims given; an odd element less or more falls to the end."""
     before: list[Dim] = [0] * x.rank
     after: list[Dim] = [0] * x.rank
-    targets = node.ints(1) or []
-    for axis, target in zip(axes_of(node, node.attr("axes", range(x.rank)), x.rank), targets, strict=True):
+    targets = counts(node, node.ints(1) or [], "a shape of")
+    axes = axes_of(node, node.attr("axes", range(x.rank)), x.rank)
+    if len(axes) != len(targets):
+        raise ModelError(f"{node.label}: {len(targets)} dims for {len(axes)} axes")
+    for axis, target in zip(axes, targets, strict=True):
         extent = x.shape[axis]
         before[axis] = -((extent - target) // 2) if at_most(target, extent) else (target - extent) // 2
         after[axis] = target - extent - before[axis]

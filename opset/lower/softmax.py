@@ -6,19 +6,28 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
-from omniop.opset.dtype import BOOL
+from omniop.opset.dtype import BOOL, DType
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import axis_of
+from omniop.opset.lower.common import axis_of, require_rank, require_shape
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import product
 
 
 def softmax(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """exp(x - max) / sum(exp(x - max)) over ``axes``, computed in the accumulator's dtype."""
-    wide = p.cast(x, p.accumulator(x.dtype))
-    e = p.alu("exp", p.sub(wide, p.reduce("max", wide, axes, keepdims=True)))
-    return p.cast(p.div(e, p.reduce("add", e, axes, keepdims=True)), x.dtype)
+    """exp(x - max) / sum(exp(x - max)) over ``axes``; narrow floats round at every step, as ONNX's suite expects."""
+    wide = p.accumulator(x.dtype)
+    e = p.cast(p.alu("exp", p.sub(x, p.reduce("max", x, axes, keepdims=True))), wide)
+    total = p.reduce("add", e, axes, keepdims=True)
+    if wide is not x.dtype:
+        total = p.elementwise(lambda s: _rounded(s, x.dtype), total)
+    return p.cast(p.div(e, total), x.dtype)
+
+
+def _rounded(total: Expr, dtype: DType) -> Expr:
+    """``total`` with the precision of a narrower dtype, but not its range: a long row of float16 may add up to more."""
+    narrow = expr.cast(expr.cast(total, dtype), total.dtype)
+    return expr.select(expr.alu("isinf", narrow), total, narrow)
 
 
 def log_softmax(x: Tensor, axes: Sequence[int]) -> Tensor:
@@ -72,6 +81,10 @@ def negative_log_likelihood(node: Node, x: Tensor, target: Tensor, weight: Tenso
 
     Input [N, C, d1, ...], target [N, d1, ...], weight [C].
     """
+    require_rank(node, x, 2, or_more=True)
+    require_shape(node, target, (x.shape[0], *x.shape[2:]), "the target")
+    if weight is not None:
+        require_shape(node, weight, (x.shape[1],), "the weight")
     ignore = node.attr("ignore_index")
     wide = p.accumulator(x.dtype)
 

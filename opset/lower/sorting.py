@@ -22,7 +22,7 @@ def sort(x: Tensor, descending: bool = False) -> tuple[Tensor, Tensor]:
 
 def _top(node: Node, x: Tensor, k: Dim) -> tuple[Tensor, Tensor]:
     axis = axis_of(node, node.attr("axis", -1), x.rank)
-    if not at_most(k, x.shape[axis]):
+    if not (at_most(0, k) and at_most(k, x.shape[axis])):
         raise ModelError(f"{node.label}: k is {k}, and axis {axis} has {x.shape[axis]} elements")
     # sorted=0 leaves the order open: the sorted one is as good as any
     values, indices = (

@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniop.opset.errors import ModelError
+from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most
 from omniop.opset.lowering import Node
-from omniop.opset.sym import Dim
+from omniop.opset.sym import Dim, as_expr
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window over the last axes of a tensor; ``pads`` are the begins of all axes, then the ends, ``out`` the output's dims."""
+    """A window over the last axes of a tensor; in ``pads`` the begins of all axes come before the ends."""
 
     kernel: tuple[Dim, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     pads: tuple[Dim, ...]
     out: tuple[Dim, ...]
+    """The dims of the output."""
 
     @property
     def geometry(self) -> dict[str, Any]:
         """The attributes that the prims ``conv`` and ``window_reduce`` share."""
         return {"strides": self.strides, "pads": self.pads, "dilations": self.dilations}
+
+    def place(self, k: int, out: Expr, step: Expr) -> Expr:
+        """Where along axis ``k`` element ``step`` of output place ``out``'s window lies; outside in the padding."""
+        return out * self.strides[k] + step * self.dilations[k] - as_expr(self.begins[k])
 
     @property
     def begins(self) -> tuple[Dim, ...]:
@@ -57,11 +63,11 @@ def window_of(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> Wind
     for k in range(rank):
         last = spatial[k] + pads[k] + pads[rank + k] - widths[k]  # the last place where a window fits
         if not at_most(0, last):
-            raise ModelError(f"{node.label}: a window of {widths[k]} is wider than axis {k + 2}, {spatial[k]} with its padding")
+            raise ModelError(f"{node.label}: a window of {widths[k]} is wider than axis {k + 2} with its padding")
         size = last // strides[k] + 1
         if ceil:
             size = -(-last // strides[k]) + 1
-            # a window that would begin in the padding behind is left out: none does while a stride plus that padding fits in one
+            # a window that would begin in the padding behind is left out; none does if a stride fits in before it
             fits = at_most(strides[k] + pads[rank + k], widths[k])
             if not fits and (size - 1) * strides[k] >= spatial[k] + pads[k]:
                 size = size - 1
@@ -78,7 +84,7 @@ def per_axis(node: Node, name: str, count: int, default: int) -> tuple[int, ...]
 
 
 def split_pads(total: Sequence[Dim], auto: str) -> tuple[Dim, ...]:
-    """Pads for SAME_UPPER (an odd one goes to the end) or SAME_LOWER (to the beginning); none where a total is negative."""
+    """Pads for SAME_UPPER (of an odd total more at the end) or SAME_LOWER; none where a total is negative."""
     amounts = [0 if at_most(t, 0) else t for t in total]
     small, large = [t // 2 for t in amounts], [t - t // 2 for t in amounts]
     return (*small, *large) if auto == "SAME_UPPER" else (*large, *small)

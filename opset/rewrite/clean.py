@@ -81,11 +81,34 @@ _PLAIN_TYPES = (
 def remove_unused(model: ir.Model) -> Iterator[Applied]:
     """Remove nodes and initializers that nothing uses, and optional outputs that nobody reads. Expects sorted nodes."""
     before = [(node, display_name(node)) for node in _all_nodes(model)]
+    for graph in (model.graph, *(f.graph for f in model.functions.values())):
+        _sweep(graph)
+    # By now only initializers and optional outputs are left to it.
     RemoveUnusedNodesPass()(model)
     after = set(_all_nodes(model))
     removed = tuple(name for node, name in before if node not in after)
     if removed:
         yield Applied("unused", removed)
+
+
+def _sweep(graph: ir.Graph) -> None:
+    """Remove unused nodes. onnx-ir's pass would let what stood in their subgraphs go on using outer values."""
+    outputs = set(graph.outputs)
+    for node in reversed(list(graph)):
+        if any(v in outputs or v.uses() for v in node.outputs):
+            for nested in subgraphs_of(node):
+                _sweep(nested)
+        else:
+            _remove(node)
+
+
+def _remove(node: ir.Node) -> None:
+    for nested in subgraphs_of(node):
+        nested.outputs.clear()
+        for inner in reversed(list(nested)):
+            _remove(inner)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
 
 
 def _all_nodes(model: ir.Model) -> Iterator[ir.Node]:

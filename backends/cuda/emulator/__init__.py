@@ -1,5 +1,6 @@
-"""``cuda:emu``: compiles CUDA C with g++ and runs it on the CPU, so that the CUDA backend works and is tested without a GPU."""
+"""``cuda:emu``: CUDA C compiled with g++ and run on the CPU, so that the CUDA backend works without a GPU."""
 
-from .driver import EmuDriver, why_unavailable
+from omniop.backends.cuda.emulator.driver import EmuDriver
+from omniop.backends.cuda.emulator.toolchain import why_unavailable
 
 __all__ = ["EmuDriver", "why_unavailable"]

@@ -1,9 +1,10 @@
 """The driver that runs CUDA C on the CPU, one block after another, each launch to its end.
 
-It is stricter than a GPU: shared memory and fresh allocations hold NaNs, a buffer ends at a page that faults, threads and
-blocks run in the order asked for, and an illegal access, a division by zero or a divergent barrier is a DeviceError that
-names kernel, block and thread. What it does not show: races that need threads to interleave between barriers otherwise than
-one after another, and a weaker memory model.
+It is stricter than a GPU: shared memory and fresh allocations hold NaNs, a buffer ends at a page that faults, threads
+and blocks run in the order asked for, and an illegal access, a division by zero or a divergent barrier is a DeviceError
+that names kernel, block and thread. What it does not show: races that need threads to interleave between barriers
+otherwise than one after another, and a weaker memory model. A C cast of a float out of an integer's range gives what
+the CPU gives; the ``__float2int_*`` functions saturate as on the device.
 """
 
 from __future__ import annotations
@@ -21,9 +22,7 @@ from typing import Literal
 
 import numpy as np
 
-from omniop.opset.errors import DeviceError
-
-from ..driver import (
+from omniop.backends.cuda.driver import (
     Argument,
     DeviceBuffer,
     DeviceProperties,
@@ -35,10 +34,11 @@ from ..driver import (
     missing_kernels,
     pack_arguments,
 )
-from ..prelude import complete
-from . import toolchain
-from .toolchain import why_unavailable
-from .translate import Translation
+from omniop.backends.cuda.emulator import toolchain
+from omniop.backends.cuda.emulator.toolchain import why_unavailable
+from omniop.backends.cuda.emulator.translate import Translation
+from omniop.backends.cuda.prelude import complete
+from omniop.opset.errors import DeviceError
 
 Order = Literal["forward", "reverse", "shuffled"]
 _ORDERS: tuple[Order, ...] = ("forward", "reverse", "shuffled")
@@ -137,15 +137,16 @@ class EmuDriver:
         error, fault = ctypes.create_string_buffer(_ERROR_BYTES), ctypes.c_size_t()
         with _launching:
             failed = self._runtime.emu_launch(
-                kernel.address, extents(*whole_grid), extents(*whole_block), shared_bytes, _STATIC_SHARED_BYTES, slots, sizes,
-                len(args), self._order, self._seed, error, _ERROR_BYTES, ctypes.byref(fault),
+                kernel.address, extents(*whole_grid), extents(*whole_block), shared_bytes, _STATIC_SHARED_BYTES,
+                slots, sizes, len(args), self._order, self._seed, error, _ERROR_BYTES, ctypes.byref(fault),
             )  # fmt: skip
         if failed:
             message = error.value.decode(errors="replace")
             raise DeviceError(f"{_NAME}: kernel {kernel.name!r}: {message}{_locate(fault.value, args)}")
         for position, argument in enumerate(args):
             if isinstance(argument, DeviceBuffer) and _written_around(argument):
-                raise DeviceError(f"{_NAME}: kernel {kernel.name!r}: a write outside of argument {position}, {argument!r}")
+                where = f"argument {position}, {argument!r}"
+                raise DeviceError(f"{_NAME}: kernel {kernel.name!r}: a write outside of {where}")
 
     def synchronize(self) -> None:
         """Nothing is ever pending."""
@@ -162,7 +163,7 @@ def _address(library: ctypes.CDLL, symbol: str) -> int:
 
 
 def _written_around(buffer: DeviceBuffer) -> bool:
-    """Whether a kernel wrote to the slack between a buffer and the pages that fault, where alone it can go unnoticed."""
+    """Whether a kernel wrote to the slack between a buffer and the pages that fault, where it could go unnoticed."""
     before = min(_WATCHED_BYTES, buffer.address % os.sysconf("SC_PAGESIZE"))
     after = -buffer.nbytes % _ALIGNMENT
     around = ctypes.string_at(buffer.address - before, before)
@@ -197,7 +198,7 @@ def _properties() -> DeviceProperties:
 
 
 def _libraries(source: str, names: Sequence[str]) -> list[tuple[ctypes.CDLL, Sequence[str]]]:
-    """The compiled ``source``, in as many parts as compilers are worth starting at once; each has its share of ``names``."""
+    """The compiled ``source``, in as many parts as compilers are worth starting; each has its share of ``names``."""
     text = complete(source)
     count = max(1, min(len(os.sched_getaffinity(0)), len(names) // _KERNELS_WORTH_A_COMPILER))
     parts = {toolchain.library_key("kernels", text, *part): part for part in (names[i::count] for i in range(count))}
@@ -216,7 +217,9 @@ def _libraries(source: str, names: Sequence[str]) -> list[tuple[ctypes.CDLL, Seq
 @functools.cache
 def _runtime() -> ctypes.CDLL:
     key = toolchain.library_key("runtime")
-    library = toolchain.find(key) or toolchain.compile(key, toolchain.RUNTIME_SOURCE.read_text(), toolchain.RUNTIME_FLAGS)
+    library = toolchain.find(key)
+    if library is None:
+        library = toolchain.compile(key, toolchain.RUNTIME_SOURCE.read_text(), toolchain.RUNTIME_FLAGS)
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     library.emu_launch.argtypes = (
         pointer, pointer, pointer, size, size, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint, ctypes.c_uint,

@@ -1,8 +1,8 @@
 // The runtime of the CUDA emulator: runs the blocks of a grid one after another on the calling thread.
 //
-// A CUDA thread that may wait for others is a fiber, a stack of its own switched to and from by hand; threads that never
-// wait share one fiber and run as a plain loop. So a thread always runs on a fiber, and whatever goes wrong in it (a
-// trap, a memory fault, a division by zero) ends the launch by switching back to the scheduler and not returning.
+// A CUDA thread that may wait for others is a fiber, a stack of its own switched to and from by hand; threads that
+// never wait share one fiber and run as a plain loop. So a thread always runs on a fiber, and whatever goes wrong in it
+// (a trap, a memory fault, a division by zero) ends the launch by switching back to the scheduler and not returning.
 //
 // Built once and loaded into the process. Launches must not overlap: the Python side holds a lock.
 #include <pthread.h>
@@ -15,12 +15,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if !defined(__x86_64__) || defined(EMU_PORTABLE_FIBERS)
-#include <ucontext.h>
-#define EMU_UCONTEXT 1
-#endif
-
 #include "emu_abi.h"
+#include "emu_fiber.h"
 
 namespace {
 
@@ -29,53 +25,6 @@ constexpr unsigned kMaxThreads = 1024;
 constexpr size_t kStackBytes = 256 * 1024;
 constexpr size_t kGuardBytes = 1 << 20;
 constexpr unsigned char kPoison = 0xff;  // a NaN in every floating type, -1 in the integer ones
-
-// ---- fibers ---------------------------------------------------------------------------------------------------------
-
-#ifdef EMU_UCONTEXT
-using Context = ucontext_t;
-void switch_context(Context* from, Context* to) { swapcontext(from, to); }
-void prepare_context(Context* context, unsigned char* stack, size_t bytes, void (*entry)()) {
-    getcontext(context);
-    context->uc_stack.ss_sp = stack;
-    context->uc_stack.ss_size = bytes;
-    context->uc_link = nullptr;
-    makecontext(context, entry, 0);
-}
-#else
-// The stack pointer is the context: everything else that a call preserves lies on the stack it points to.
-using Context = void*;
-extern "C" void emu_switch(void** from, void* to);
-asm(R"(
-.text
-.type emu_switch, @function
-emu_switch:
-    push %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov %rsp, (%rdi)
-    mov %rsi, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbx
-    pop %rbp
-    ret
-.size emu_switch, .-emu_switch
-)");
-void switch_context(Context* from, Context* to) { emu_switch(from, *to); }
-void prepare_context(Context* context, unsigned char* stack, size_t bytes, void (*entry)()) {
-    void** top = reinterpret_cast<void**>(stack + bytes);
-    *--top = nullptr;  // where a call would have left its return address: keeps the stack aligned as the ABI wants
-    *--top = reinterpret_cast<void*>(entry);
-    for (int saved = 0; saved < 6; saved++) *--top = nullptr;
-    *context = top;
-}
-#endif
 
 enum class State : uint8_t { ready, at_warp, at_block, done };
 
@@ -361,7 +310,8 @@ void for_each_block(Run run) {
         if (launch.order == kShuffled) shuffle_visiting();
         run();
         if (state.shared_bytes > launch.static_limit) {
-            report("%zu bytes of shared memory are declared, the limit is %zu", state.shared_bytes, launch.static_limit);
+            report("%zu bytes of shared memory are declared, the limit is %zu", state.shared_bytes,
+                   launch.static_limit);
         }
         at = (at + stride) % total;
     }
@@ -381,12 +331,12 @@ constexpr int kFaultCount = sizeof kFaults / sizeof *kFaults;
 pthread_t launching_thread;
 bool on_fiber;
 uintptr_t fault_address;
+struct sigaction old_actions[kFaultCount];
 
 void on_fault(int signal, siginfo_t* info, void*) {
-    if (!on_fiber || !pthread_equal(pthread_self(), launching_thread)) {  // not ours: let it kill the process
-        struct sigaction fatal = {};
-        fatal.sa_handler = SIG_DFL;
-        sigaction(signal, &fatal, nullptr);
+    if (!on_fiber || !pthread_equal(pthread_self(), launching_thread)) {  // not ours: whoever was here before gets it
+        for (int i = 0; i < kFaultCount; i++)
+            if (kFaults[i] == signal) sigaction(signal, &old_actions[i], nullptr);
         return;
     }
     if (signal == SIGFPE) fail("integer division by zero");
@@ -409,19 +359,18 @@ class FaultGuard {
         struct sigaction action = {};
         action.sa_sigaction = on_fault;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-        for (int i = 0; i < kFaultCount; i++) sigaction(kFaults[i], &action, &old_actions_[i]);
+        for (int i = 0; i < kFaultCount; i++) sigaction(kFaults[i], &action, &old_actions[i]);
         launching_thread = pthread_self();
         on_fiber = true;
     }
     ~FaultGuard() {
         on_fiber = false;
-        for (int i = 0; i < kFaultCount; i++) sigaction(kFaults[i], &old_actions_[i], nullptr);
+        for (int i = 0; i < kFaultCount; i++) sigaction(kFaults[i], &old_actions[i], nullptr);
         sigaltstack(&old_stack_, nullptr);
     }
 
   private:
     stack_t old_stack_;
-    struct sigaction old_actions_[kFaultCount];
 };
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -432,15 +381,15 @@ size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Runs a grid to its end. `arguments` holds `count` slots of 8 bytes, `sizes` the bytes used of each. Gives 0, or 1 with
-// the reason in `error`; `fault` is the address of an illegal access, else 0.
+// Runs a grid to its end. `arguments` holds `count` slots of 8 bytes, `sizes` the bytes used of each. Gives 0, or 1
+// with the reason in `error`; `fault` is the address of an illegal access, else 0.
 EMU_EXPORT int emu_launch(const emu_kernel* kernel, const unsigned* grid, const unsigned* block, size_t dynamic_bytes,
                           size_t static_limit, const unsigned char* arguments, const unsigned char* sizes,
                           unsigned count, unsigned order, uint64_t seed, char* error, size_t error_bytes,
                           uintptr_t* fault) {
     const uint64_t random = seed * 2654435761u + 88172645463325252u;
-    const unsigned count_of_threads = block[0] * block[1] * block[2];
-    launch = {kernel, arguments, count_of_threads, dynamic_bytes, static_limit, order, random, false, error, error_bytes};
+    const unsigned block_threads = block[0] * block[1] * block[2];
+    launch = {kernel, arguments, block_threads, dynamic_bytes, static_limit, order, random, false, error, error_bytes};
     *fault = fault_address = 0;
     if (count != kernel->argument_count) {
         report("%u arguments were passed, the kernel takes %u", count, kernel->argument_count);
@@ -479,8 +428,8 @@ EMU_EXPORT int emu_launch(const emu_kernel* kernel, const unsigned* grid, const 
     return launch.failed;
 }
 
-// Memory between pages that fault, its end (to within `alignment`) touching them: an access out of bounds is an error that
-// names the kernel, not a wrong number. Poisoned. Gives null when there is none.
+// Memory between pages that fault, its end (to within `alignment`) touching them: an access out of bounds is an error
+// that names the kernel, not a wrong number. Poisoned. Gives null when there is none.
 EMU_EXPORT unsigned char* emu_alloc(size_t bytes, size_t alignment, void** mapping, size_t* mapping_bytes) {
     const size_t page = sysconf(_SC_PAGESIZE), body = round_up(bytes, page);
     *mapping_bytes = body + 2 * kGuardBytes;

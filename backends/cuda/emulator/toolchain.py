@@ -17,7 +17,6 @@ from omniop.backends.compile_cache import CompileCache, cache_key
 from omniop.opset.errors import DeviceError
 
 _HERE = Path(__file__).parent
-INCLUDE = _HERE / "include"
 RUNTIME_SOURCE = _HERE / "runtime.cpp"
 
 _COMMON_FLAGS = (
@@ -75,13 +74,18 @@ def compile(key: str, source: str, flags: tuple[str, ...], libraries: tuple[str,
     compiler = _compiler()
     with tempfile.TemporaryDirectory(prefix="omniop-emu-") as directory:
         output = Path(directory) / "library.so"
-        command = [compiler, *flags, f"-I{INCLUDE}", "-x", "c++", "-", "-o", str(output), *libraries]
+        command = [compiler, *flags, f"-I{_HERE}", "-x", "c++", "-", "-o", str(output), *libraries]
         environment = {**os.environ, "LC_ALL": "C"}
         done = subprocess.run(command, input=source, capture_output=True, text=True, env=environment, check=False)
         if done.returncode:
             raise DeviceError(f"cuda:emu: {compiler} did not compile the source:\n{done.stderr[:4000]}")
         _cache().put(key, output.read_bytes())
-        return _remember(key, output)  # stays mapped when its file goes
+        try:
+            return _remember(key, output)  # stays mapped when its file goes
+        except OSError as error:
+            raise DeviceError(
+                f"cuda:emu: compiled code does not load ({error}): set TMPDIR to where it may run"
+            ) from error
 
 
 def _remember(key: str, path: Path) -> ctypes.CDLL:
@@ -103,7 +107,7 @@ def _identity() -> str:
     """What compiled code depends on beside its source: this package, the compiler, and the CPU."""
     compiler = Path(os.path.realpath(_compiler()))
     status = compiler.stat()
-    ours = (*sorted(INCLUDE.glob("*.h")), RUNTIME_SOURCE, *sorted(_HERE.glob("*.py")))
+    ours = sorted(file for file in _HERE.iterdir() if file.suffix in (".h", ".cpp", ".py"))
     return cache_key(
         *(file.read_bytes() for file in ours), str(compiler), str(status.st_size), str(status.st_mtime_ns), _cpu()
     )

@@ -1,7 +1,7 @@
 """CUDA C to C++ for the emulator: finds the functions of a source and what they use, and adds an entry for each kernel.
 
-The text stays as it is but for the declarations of shared memory. Everything else that makes C++ out of CUDA C is macros and
-functions of ``include/cuda_emu.h``.
+The text stays as it is but for the declarations of shared memory. Everything else that makes C++ out of CUDA C is
+macros and functions of ``cuda_emu.h``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from omniop.opset.errors import DeviceError
 # A kernel that reaches one of these, in its text or through functions and macros, gets a stack for each of its threads.
 _WAITS = re.compile(r"__sync\w*|__shfl\w*|\w+_sync|__activemask|__shared__")
 
-_COMMENT_OR_STRING = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
+_COMMENT_OR_STRING = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|(?<!\w)'(?:\\.|[^'\\\n])*'", re.DOTALL)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n\\]|\\.)*", re.MULTILINE | re.DOTALL)
 _MACRO = re.compile(r"[ \t]*#[ \t]*define[ \t]+(\w+)(.*)", re.DOTALL)
 _WORD = re.compile(r"[A-Za-z_]\w*")
@@ -80,7 +80,7 @@ def _blank(pattern: re.Pattern[str], text: str) -> str:
     return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
-# Finding functions ------------------------------------------------------------------------------------------------------------
+# Finding functions ----------------------------------------------------------------------------------------------------
 
 
 def _functions(text: str) -> list[_Function]:
@@ -152,22 +152,22 @@ def _split(text: str) -> list[str]:
     return pieces
 
 
-# What kernels use ---------------------------------------------------------------------------------------------------------------
+# What kernels use -----------------------------------------------------------------------------------------------------
 
 
 def _kernels(functions: list[_Function], macros: list[_Function], stray: set[str]) -> list[Kernel]:
-    """The kernels among ``functions``. A wait in ``stray``, the words outside of all bodies, counts for every kernel."""
+    """The kernels among ``functions``. A wait in ``stray``, the words outside of bodies, counts for every kernel."""
     words: dict[str, set[str]] = {}
     for function in functions + macros:  # overloads count as one
         words.setdefault(function.name, set()).update(function.words)
+    waits = {name for name, used in words.items() if any(map(_WAITS.fullmatch, used))}
+    all_wait = any(map(_WAITS.fullmatch, stray))
     kernels = []
     for function in functions:
         if function.parameters is None:
             continue
-        reached = _reached(function.name, words)
-        waits = any(map(_WAITS.fullmatch, stray.union(*(words[name] for name in reached))))
-        types = _parameter_types(function.name, function.parameters)
-        kernels.append(Kernel(function.name, types, waits))
+        cooperative = all_wait or not waits.isdisjoint(_reached(function.name, words))
+        kernels.append(Kernel(function.name, _parameter_types(function.name, function.parameters), cooperative))
     return kernels
 
 
@@ -194,7 +194,7 @@ def _parameter_types(kernel: str, parameters: str) -> list[str]:
     return types
 
 
-# Writing ------------------------------------------------------------------------------------------------------------------------
+# Writing --------------------------------------------------------------------------------------------------------------
 
 
 def _rewrite_shared(source: str, plain: str, functions: list[_Function]) -> str:
@@ -226,10 +226,11 @@ def _entry(kernel: Kernel) -> str:
     name = kernel.name
     arguments = ", ".join(f"*({type_}*)(a + {8 * slot})" for slot, type_ in enumerate(kernel.types))
     sizes = ", ".join(f"sizeof({type_})" for type_ in kernel.types)
-    checks = "".join(f"static_assert(sizeof({type_}) <= 8);\n" for type_ in sorted(set(kernel.types)))
+    too_wide = f"an argument of kernel {name} has more than 8 bytes"
+    checks = "".join(f'static_assert(sizeof({type_}) <= 8, "{too_wide}");\n' for type_ in dict.fromkeys(kernel.types))
     return (
         f"{checks}static void emu_thread_{name}(const unsigned char* a) {{ {name}({arguments}); }}\n"
         f"static const unsigned char emu_sizes_{name}[] = {{{sizes or 0}}};\n"
         f'extern "C" __attribute__((visibility("default"))) const emu_kernel emu_kernel_{name} = '
-        f'{{"{name}", emu_thread_{name}, &emu_self, emu_sizes_{name}, {len(kernel.types)}, {int(kernel.cooperative)}}};\n'
+        f'{{"{name}", emu_thread_{name}, &emu_self, emu_sizes_{name}, {len(kernel.types)}, {kernel.cooperative:d}}};\n'
     )

@@ -23,6 +23,7 @@ void ID(dot)(PARAMS, const Gemm g)
     global const TA *a = FIRST(g) + g.a + outer * g.a_outer + inner * g.a_inner;
     global const TB *b = SECOND(g) + g.b + outer * g.b_outer + inner * g.b_inner;
 
+    SCALAR_LOOP
     for (long column = first; column < last; column += DOT_COLUMNS) {
         const int columns = (int)min((long)DOT_COLUMNS, last - column);
         global const TB *line[DOT_COLUMNS];
@@ -30,6 +31,7 @@ void ID(dot)(PARAMS, const Gemm g)
         for (int j = 0; j < DOT_COLUMNS; j++) {
             line[j] = b + min(column + j, last - 1) * g.b_column;
         }
+        SCALAR_LOOP
         for (long row = 0; row < g.m; row++) {
             global const TA *x = a + row * g.a_row;
             TV sum[DOT_COLUMNS];
@@ -39,6 +41,7 @@ void ID(dot)(PARAMS, const Gemm g)
                 sum[j] = (TV)0;
             }
             long k = 0;
+            SCALAR_LOOP
             for (; k + LANES <= g.k; k += LANES) {
                 const TV y = LOADV_A(x, k);
                 #pragma unroll
@@ -50,6 +53,7 @@ void ID(dot)(PARAMS, const Gemm g)
             for (int j = 0; j < DOT_COLUMNS; j++) {
                 values[j] = ID(sum_lanes)(sum[j]);
             }
+            SCALAR_LOOP
             for (; k < g.k; k++) {
                 const T y = LOAD_A(x, k);
                 #pragma unroll

@@ -9,7 +9,7 @@ typedef struct {
     long b, b_outer, b_inner, b_row, b_column;
     long c, c_outer, c_inner, c_row, c_column;
     long inner, first, flipped;
-    long rows;    /* rows of A that one work item takes */
-    long columns; /* columns of B that one work item takes */
-    long direct;  /* B is read in place instead of from a packed panel */
+    long rows, columns; /* of C, for one work item or group */
+    long dense;         /* A lies in scratch memory */
+    long panels;        /* where packed panels begin there */
 } Gemm;

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
+from cuda_runner import Runner
 
 from omniop.backends.cuda import cupy_driver, emulator
-from omniop.backends.cuda.driver import Argument, DeviceBuffer, Driver, Grid
+from omniop.backends.cuda.driver import Driver
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,39 +17,6 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMNIOP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-class Runner:
-    """A driver, and kernels of one source run on arrays: those passed as outputs are read back."""
-
-    def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-
-    def upload(self, array: np.ndarray) -> DeviceBuffer:
-        buffer = self.driver.alloc(array.nbytes)
-        self.driver.h2d(buffer, array)
-        return buffer
-
-    def run(
-        self,
-        source: str,
-        name: str,
-        grid: Grid,
-        block: Grid,
-        args: list[Any],
-        shared_bytes: int = 0,
-    ) -> list[np.ndarray]:
-        """Launches kernel ``name`` and gives every array of ``args`` as it is afterwards."""
-        kernel = self.driver.load(source, [name])[name]
-        buffers = {position: self.upload(a) for position, a in enumerate(args) if isinstance(a, np.ndarray)}
-        passed: list[Argument] = [buffers.get(position, a) for position, a in enumerate(args)]
-        self.driver.launch(kernel, grid, block, passed, shared_bytes)
-        results = []
-        for position, buffer in buffers.items():
-            result = np.empty_like(args[position])
-            self.driver.d2h(result, buffer)
-            results.append(result)
-        return results
 
 
 def _driver(which: str) -> Driver:

@@ -14,7 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from sources import REVERSE, SAXPY
+from cuda_sources import REVERSE, SAXPY
 
 from omniop.backends.cuda import cupy_driver, nvrtc
 from omniop.backends.cuda.cupy_driver import CupyDriver
@@ -58,7 +58,9 @@ class _Function:
     def __init__(self, name: str, launches: list[Any]) -> None:
         self.name, self.ptr, self.launches = name, 1000, launches
 
-    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, shared_mem: int, stream: _Stream) -> None:
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: Any, shared_mem: int, stream: _Stream
+    ) -> None:
         self.launches.append((self.name, grid, block, args, shared_mem, stream.ptr))
 
 
@@ -95,9 +97,9 @@ def _matrix(address: int, kind: int, order: str, rows: int, columns: int, ld: in
 
 
 def _gemm(
-    handle: int, transa: str, transb: str, m: int, n: int, k: int, alpha: int, a: int, a_type: int, lda: int, stride_a: int,
-    b: int, b_type: int, ldb: int, stride_b: int, beta: int, c: int, c_type: int, ldc: int, stride_c: int, batch: int,
-    compute: str, algorithm: int,
+    handle: int, transa: str, transb: str, m: int, n: int, k: int, alpha: int,
+    a: int, a_type: int, lda: int, stride_a: int, b: int, b_type: int, ldb: int, stride_b: int, beta: int,
+    c: int, c_type: int, ldc: int, stride_c: int, batch: int, compute: str, algorithm: int,
 ) -> None:  # fmt: skip
     """cublasGemmStridedBatchedEx as its documentation has it."""
     assert (handle, algorithm, compute) == (5, -1, "64F" if a_type == 1 else "32F")
@@ -140,9 +142,9 @@ class FakeCupy:
             get_elapsed_time=lambda start, end: 2.5,
         )  # fmt: skip
         self.cublas = SimpleNamespace(
-            create=lambda: 5, setStream=lambda handle, stream: None, setMathMode=lambda handle, mode: None, CUBLAS_OP_N="N",
-            CUBLAS_OP_T="T", CUBLAS_COMPUTE_32F="32F", CUBLAS_COMPUTE_64F="64F", CUBLAS_GEMM_DEFAULT=-1,
-            gemmStridedBatchedEx=_gemm,
+            create=lambda: 5, setStream=lambda handle, stream: None, setMathMode=lambda handle, mode: None,
+            CUBLAS_OP_N="N", CUBLAS_OP_T="T", CUBLAS_COMPUTE_32F="32F", CUBLAS_COMPUTE_64F="64F",
+            CUBLAS_GEMM_DEFAULT=-1, gemmStridedBatchedEx=_gemm,
         )  # fmt: skip
         cupy = ModuleType("cupy")
         cupy.cuda = cuda  # type: ignore[attr-defined]

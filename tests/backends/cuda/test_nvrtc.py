@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sources import ALL, SAXPY, SOFTMAX, TENSOR_CORE
+from cuda_sources import ALL, SAXPY, SOFTMAX, TENSOR_CORE
 
 from omniop.backends.cuda import nvrtc
 from omniop.opset.errors import DeviceError
@@ -85,7 +85,14 @@ def test_a_source_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_nvrtc
 @pytest.mark.parametrize(
     ("capability", "arch"),
-    [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a"), ((12, 0), "sm_120"), ((12, 9), "sm_121"), ((99, 0), None)],
+    [
+        ((8, 0), "sm_80"),
+        ((8, 9), "sm_89"),
+        ((9, 0), "sm_90a"),
+        ((12, 0), "sm_120"),
+        ((12, 9), "sm_121"),
+        ((99, 0), None),
+    ],
 )
 def test_the_arch_for_a_gpu(capability: tuple[int, int], arch: str | None) -> None:
     chosen = nvrtc.arch_for(capability)

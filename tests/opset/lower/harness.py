@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 from evaluate import lower
+from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
 from omniop.opset import lowering, prims, trace
 from omniop.opset.dtype import DType
 from omniop.opset.lowering import HostValue, Node
-from onnx import helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 LATEST = 28
 

@@ -14,13 +14,31 @@ SPECIAL = np.array([0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.na
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "op",
-    ["Abs", "Neg", "Exp", "Floor", "Ceil", "Round", "Sign", "Sin", "Cos", "Tan", "Atan", "Sinh", "Cosh", "Tanh", "Asinh"],
+    [
+        "Abs",
+        "Neg",
+        "Exp",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+        "Sin",
+        "Cos",
+        "Tan",
+        "Atan",
+        "Sinh",
+        "Cosh",
+        "Tanh",
+        "Asinh",
+    ],
 )
 def test_unary(op, shape):
     check(op, [random(shape)])
 
 
-@pytest.mark.parametrize("op", ["Log", "Sqrt", "Reciprocal", "Erf", "Abs", "Neg", "Sign", "Round", "Floor", "Ceil", "Exp"])
+@pytest.mark.parametrize(
+    "op", ["Log", "Sqrt", "Reciprocal", "Erf", "Abs", "Neg", "Sign", "Round", "Floor", "Ceil", "Exp"]
+)
 def test_special_values(op):
     with np.errstate(all="ignore"):
         check(op, [SPECIAL])
@@ -66,7 +84,7 @@ def test_integer_division_truncates_and_never_traps():
     same(run("Div", [a, b])[0], np.array([3, -3, -3, 3, 0, -(2**31)], np.int32))
 
 
-@pytest.mark.parametrize("axis, shape", [(1, (3, 4)), (0, (2,)), (2, (4, 5)), (-1, (5,)), (None, (4, 5)), (1, ())])
+@pytest.mark.parametrize(("axis", "shape"), [(1, (3, 4)), (0, (2,)), (2, (4, 5)), (-1, (5,)), (None, (4, 5)), (1, ())])
 def test_broadcast_attribute(axis, shape):
     a, b = random((2, 3, 4, 5)), random(shape, seed=1)
     attrs = {"broadcast": 1} if axis is None else {"broadcast": 1, "axis": axis}
@@ -81,8 +99,14 @@ def test_pow(exponent):
 
 
 @pytest.mark.parametrize(
-    "base, exponent",
-    [(np.int32, np.float32), (np.float32, np.int64), (np.int64, np.int32), (np.float32, np.float64), (np.uint8, np.uint8)],
+    ("base", "exponent"),
+    [
+        (np.int32, np.float32),
+        (np.float32, np.int64),
+        (np.int64, np.int32),
+        (np.float32, np.float64),
+        (np.uint8, np.uint8),
+    ],
 )
 def test_pow_in_the_base_dtype(base, exponent):
     check("Pow", [np.array([1, 2, 3, 5], base), np.array([4, 5, 4, 0], exponent)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness import check, random, run, same
+
 from omniop.opset.errors import ExecutionError, ModelError
 
 
@@ -23,7 +24,7 @@ def test_gather(shape, axis, dtype):
 @pytest.mark.parametrize("index", [3, -4])
 @pytest.mark.parametrize("op", ["Gather", "GatherElements"])
 def test_an_index_out_of_range_is_a_fault(op, index):
-    with pytest.raises(IndexError, match="outside its axis of"):
+    with pytest.raises(IndexError, match="outside its axis"):
         run(op, [random((3,)), ints(0, index)])
 
 
@@ -35,7 +36,9 @@ def test_gather_from_nothing():
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gather_elements(axis):
-    check("GatherElements", [random((3, 3)), np.array([[0, -1, 2], [1, 1, -3]])], axis=axis)
+    x, indices = random((3, 3)), np.array([[0, -1, 2], [1, 1, -3]])
+    whole = np.vstack([indices, indices[:1]])  # numpy wants the index to cover the other axis
+    same(run("GatherElements", [x, indices], axis=axis)[0], np.take_along_axis(x, whole, axis)[:2])
     with pytest.raises(ModelError, match="reach past"):
         run("GatherElements", [random((2, 2)), np.zeros((3, 3), np.int64)], axis=axis)
 
@@ -48,7 +51,7 @@ def test_gather_nd(batch, depth):
 
 
 def test_gather_nd_out_of_range():
-    with pytest.raises(IndexError, match="outside its axis of 3"):
+    with pytest.raises(IndexError, match="outside its axis"):
         run("GatherND", [random((2, 3)), np.array([[0, 3]])])
     with pytest.raises(ModelError, match="3 indices for 2 axes"):
         run("GatherND", [random((2, 3)), np.array([[0, 0, 0]])])
@@ -72,7 +75,8 @@ def test_scatter_to_one_place(reduction):
 
 
 def test_old_scatter():
-    same(run("Scatter", [random((3,)), ints(1), np.ones(1, np.float32)], opset=9)[0], np.array([*random((3,))[:1], 1, *random((3,))[2:]]))
+    (actual,) = run("Scatter", [np.zeros(3, np.float32), ints(1), np.ones(1, np.float32)], opset=9)
+    same(actual, np.array([0, 1, 0], np.float32))
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -86,7 +90,7 @@ def test_scatter_nd(reduction, depth):
 @pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
 def test_scatter_out_of_range(op):
     indices = ints(3) if op == "ScatterElements" else np.array([[3]])
-    with pytest.raises(IndexError, match="outside its axis of"):
+    with pytest.raises(IndexError, match="outside its axis"):
         run(op, [random((3,)), indices, random((1,))])
 
 
@@ -95,7 +99,7 @@ def test_scatter_of_nothing():
 
 
 def test_scatter_wants_one_shape():
-    with pytest.raises(ModelError, match="differ in shape"):
+    with pytest.raises(ModelError, match="updates is of shape"):
         run("ScatterElements", [random((3,)), ints(0, 1), random((3,))])
 
 
@@ -116,7 +120,9 @@ def test_tensor_scatter_past_the_end():
 @pytest.mark.parametrize("dtype", [np.int64, np.float32, np.uint8])
 def test_one_hot(axis, dtype):
     indices = np.array([[0, 3], [9, 2]] if dtype is np.uint8 else [[0, -1], [9, 2]], dtype)
-    (actual,) = run("OneHot", [indices, np.array(4.0 if dtype is np.float32 else 4, dtype), np.array([2, 5], np.int32)], axis=axis)
+    (actual,) = run(
+        "OneHot", [indices, np.array(4.0 if dtype is np.float32 else 4, dtype), np.array([2, 5], np.int32)], axis=axis
+    )
     whole = indices.astype(np.int64)
     whole = np.where(whole < 0, whole + 4, whole)
     expected = np.where(np.arange(4) == whole[..., None], 5, 2).astype(np.int32)
@@ -127,7 +133,9 @@ def test_one_hot(axis, dtype):
 def test_col2im(attrs):
     image, block = np.array([5, 6]), np.array([2, 3])
     pads, strides, dilations = attrs.get("pads", [0] * 4), attrs.get("strides", [1, 1]), attrs.get("dilations", [1, 1])
-    counts = [(image[k] + pads[k] + pads[k + 2] - dilations[k] * (block[k] - 1) - 1) // strides[k] + 1 for k in range(2)]
+    counts = [
+        (image[k] + pads[k] + pads[k + 2] - dilations[k] * (block[k] - 1) - 1) // strides[k] + 1 for k in range(2)
+    ]
     x = random((2, 3 * 6, int(np.prod(counts))))
     check("Col2Im", [x, image, block], rtol=1e-4, **attrs)
 

@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from harness import check, random, run, same
+from onnx import TensorProto
+
 from omniop.opset import dtype as dtypes
 from omniop.opset.errors import UnsupportedError
-from onnx import TensorProto
 
 ODD = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0], np.float32)
 
@@ -118,7 +119,8 @@ def test_cast_to_float8_without_saturation(name):
 
 
 @pytest.mark.parametrize(
-    "mode, expected", [("up", [0, 126, 127, 128, 129]), ("down", [0, 126, 127, 127, 128]), ("nearest", [0, 126, 127, 128, 128])]
+    ("mode", "expected"),
+    [("up", [0, 126, 127, 128, 129]), ("down", [0, 126, 127, 127, 128]), ("nearest", [0, 126, 127, 128, 128])],
 )
 def test_cast_to_powers_of_two(mode, expected):
     values = np.array([0.0, 0.5, 1.0, 1.5, 2.2], np.float32)
@@ -126,7 +128,7 @@ def test_cast_to_powers_of_two(mode, expected):
     np.testing.assert_array_equal(actual.view(np.uint8), expected)
 
 
-@pytest.mark.parametrize("saturate, expected", [(1, [0xFF, 0xFE, 0]), (0, [0xFF, 0xFF, 0xFF])])
+@pytest.mark.parametrize(("saturate", "expected"), [(1, [0xFF, 0xFE, 0]), (0, [0xFF, 0xFF, 0xFF])])
 def test_what_has_no_power_of_two(saturate, expected):
     values = np.array([np.nan, np.inf, 0.0], np.float32)
     (actual,) = run("Cast", [values], to=TensorProto.FLOAT8E8M0, saturate=saturate)

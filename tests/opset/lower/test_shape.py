@@ -6,16 +6,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 from harness import check, host, random, run, same, traced
+from onnx import TensorProto
+
 from omniop.opset.dtype import FLOAT32, INT64
 from omniop.opset.errors import ModelError
-from onnx import TensorProto
 
 
 def ints(*values):
     return np.array(values, np.int64)
 
 
-@pytest.mark.parametrize("start, end", [(0, None), (1, None), (-2, -1), (0, 9), (2, 1)])
+@pytest.mark.parametrize(("start", "end"), [(0, None), (1, None), (-2, -1), (0, 9), (2, 1)])
 def test_shape(start, end):
     attrs = {"start": start} | ({} if end is None else {"end": end})
     check("Shape", [random((2, 3, 4))], **attrs)
@@ -28,7 +29,8 @@ def test_shape_of_a_scalar():
 
 
 @pytest.mark.parametrize(
-    "shape, target", [((2, 3, 4), (4, 6)), ((2, 3, 4), (0, -1)), ((2, 3, 4), (-1,)), ((6,), (2, 3, 1)), ((1,), ()), ((0, 3), (0, 0))]
+    ("shape", "target"),
+    [((2, 3, 4), (4, 6)), ((2, 3, 4), (0, -1)), ((2, 3, 4), (-1,)), ((6,), (2, 3, 1)), ((1,), ()), ((0, 3), (0, 0))],
 )
 def test_reshape(shape, target):
     check("Reshape", [random(shape), ints(*target)])
@@ -43,7 +45,9 @@ def test_reshape_by_attribute():
     same(run("Reshape", [random((2, 6))], opset=1, shape=[3, -1])[0], random((2, 6)).reshape(3, 4))
 
 
-@pytest.mark.parametrize("target, message", [((5,), "does not reshape"), ((-1, -1), "more than one"), ((4, -1), "reshape")])
+@pytest.mark.parametrize(
+    ("target", "message"), [((5,), "does not reshape"), ((-1, -1), "more than one"), ((4, -1), "reshape")]
+)
 def test_impossible_reshape(target, message):
     with pytest.raises(ModelError, match=message):
         run("Reshape", [random((2, 3)), ints(*target)])
@@ -85,7 +89,9 @@ def test_flatten(axis):
     check("Flatten", [random((2, 3, 4))], axis=axis)
 
 
-@pytest.mark.parametrize("shape, target", [((3, 1), (2, 1, 6)), ((3,), (1,)), ((), (2, 2)), ((2, 1), (2, 0)), ((1, 4), (3, 1))])
+@pytest.mark.parametrize(
+    ("shape", "target"), [((3, 1), (2, 1, 6)), ((3,), (1,)), ((), (2, 2)), ((2, 1), (2, 0)), ((1, 4), (3, 1))]
+)
 def test_expand(shape, target):
     check("Expand", [random(shape), ints(*target)])
 
@@ -111,7 +117,7 @@ def test_concat(axis, count):
     check("Concat", parts, axis=axis)
 
 
-@pytest.mark.parametrize("opset, attrs", [(2, {"split": [1, 3]}), (11, {}), (2, {"axis": 0})])
+@pytest.mark.parametrize(("opset", "attrs"), [(2, {"split": [1, 3]}), (11, {}), (2, {"axis": 0})])
 def test_split_by_attribute(opset, attrs):
     x = random((4, 4))
     axis = attrs.get("axis", 0)
@@ -120,7 +126,7 @@ def test_split_by_attribute(opset, attrs):
         same(a, b)
 
 
-@pytest.mark.parametrize("extent, count", [(6, 3), (7, 3), (5, 4), (2, 3)])
+@pytest.mark.parametrize(("extent", "count"), [(6, 3), (7, 3), (5, 4), (2, 3)])
 def test_split_evenly(extent, count):
     x = random((2, extent))
     parts = run("Split", [x], outputs=count, axis=-1, num_outputs=count)
@@ -146,7 +152,7 @@ def test_space_to_depth():
     check("SpaceToDepth", [random((2, 3, 4, 6))], blocksize=2)
 
 
-@pytest.mark.parametrize("batch, time", [(0, 1), (1, 0)])
+@pytest.mark.parametrize(("batch", "time"), [(0, 1), (1, 0)])
 def test_reverse_sequence(batch, time):
     shape = (3, 5) if batch == 0 else (5, 3)
     check("ReverseSequence", [random((*shape, 2)), ints(5, 1, 0)], batch_axis=batch, time_axis=time)
@@ -164,7 +170,7 @@ def test_constant(dtype):
 
 
 @pytest.mark.parametrize(
-    "attrs, expected",
+    ("attrs", "expected"),
     [
         ({"value_int": 3}, np.array(3)),
         ({"value_ints": [3, 4]}, ints(3, 4)),

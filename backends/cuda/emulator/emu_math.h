@@ -1,7 +1,7 @@
 // The CUDA Math API over the C library: f32 and f64 functions, C++ overloads, and the bit and rounding intrinsics.
 #pragma once
 
-// ---- functions of <math.h>, declared here since the header itself costs more to parse than a kernel ------------------
+// ---- functions of <math.h>, declared here since the header itself costs more to parse than a kernel -----------------
 
 #define EMU_MATH_1(name)                 \
     extern "C" double name(double);      \
@@ -54,7 +54,7 @@ static inline bool isfinite(double x) { return __builtin_isfinite(x); }
 static inline bool signbit(float x) { return __builtin_signbit(x); }
 static inline bool signbit(double x) { return __builtin_signbit(x); }
 
-// ---- CUDA's own ------------------------------------------------------------------------------------------------------
+// ---- CUDA's own -----------------------------------------------------------------------------------------------------
 
 #define EMU_PI 3.141592653589793238462643383279502884
 static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
@@ -93,7 +93,7 @@ static inline float __fdividef(float x, float y) { return x / y; }
 EMU_ROUNDED(float, __f, __fmaf, sqrtf)
 EMU_ROUNDED(double, __d, __fma, sqrt)
 
-// ---- min, max, abs -----------------------------------------------------------------------------------------------------
+// ---- min, max, abs --------------------------------------------------------------------------------------------------
 
 #define EMU_MIN_MAX(T)                                        \
     static inline T min(T x, T y) { return y < x ? y : x; }   \
@@ -111,12 +111,13 @@ static inline long long llabs(long long x) { return x < 0 ? -x : x; }
 static inline float abs(float x) { return fabsf(x); }
 static inline double abs(double x) { return fabs(x); }
 
-// ---- conversions: rounding in the name, saturating as the device does, NaN to 0 ----------------------------------------
+// ---- conversions: rounding in the name, saturating as the device does, NaN to 0 -------------------------------------
 
 template <class I, class F>
 static inline I emu_saturate(F whole) {
     const bool is_signed = (I)-1 < (I)0;
-    const I highest = is_signed ? (I)(~0ull >> (65 - 8 * sizeof(I))) : (I)-1, lowest = is_signed ? (I)(-highest - 1) : 0;
+    const I highest = is_signed ? (I)(~0ull >> (65 - 8 * sizeof(I))) : (I)-1;
+    const I lowest = is_signed ? (I)(-highest - 1) : 0;
     if (whole != whole) return 0;
     if (whole >= (F)highest) return highest;  // the bound itself may have rounded up to a power of two
     return whole <= (F)lowest ? lowest : (I)whole;
@@ -140,7 +141,7 @@ static inline double __ll2double_rn(long long x) { return (double)x; }
 static inline double __ull2double_rn(unsigned long long x) { return (double)x; }
 static inline float __double2float_rn(double x) { return (float)x; }
 
-// ---- bits --------------------------------------------------------------------------------------------------------------
+// ---- bits -----------------------------------------------------------------------------------------------------------
 
 static inline float __int_as_float(int x) { return emu_bits<float>(x); }
 static inline float __uint_as_float(unsigned x) { return emu_bits<float>(x); }

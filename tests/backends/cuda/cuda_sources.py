@@ -121,9 +121,10 @@ extern "C" __global__ void product(const __half* a, const __half* b, float* c, i
 
 # One argument in (0.05, 0.95), and for acosh above 1: where all of them are defined.
 UNARY = (
-    "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "cos", "cosh", "cospi", "erf", "erfc", "exp", "exp10",
-    "exp2", "expm1", "fabs", "floor", "j0", "j1", "lgamma", "log", "log10", "log1p", "log2", "logb", "nearbyint", "normcdf",
-    "rcbrt", "rint", "round", "rsqrt", "sin", "sinh", "sinpi", "sqrt", "tan", "tanh", "tgamma", "trunc", "y0", "y1",
+    "acos", "acosh", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "cos", "cosh", "cospi", "erf", "erfc", "exp",
+    "exp10", "exp2", "expm1", "fabs", "floor", "j0", "j1", "lgamma", "log", "log10", "log1p", "log2", "logb",
+    "nearbyint", "normcdf", "rcbrt", "rint", "round", "rsqrt", "sin", "sinh", "sinpi", "sqrt", "tan", "tanh", "tgamma",
+    "trunc", "y0", "y1",
 )  # fmt: skip
 BINARY = ("atan2", "copysign", "fdim", "fmax", "fmin", "fmod", "hypot", "max", "min", "nextafter", "pow", "remainder")
 
@@ -181,7 +182,9 @@ INTEGER = {
     "__float_as_int(__int_as_float(x & 0x3fffffff))": lambda x, u, w, f: x & 0x3FFFFFFF,
     "__double_as_longlong(__longlong_as_double(w & 0xffffff))": lambda x, u, w, f: w & 0xFFFFFF,
     "__double_as_longlong(__hiloint2double(3, (int)u))": lambda x, u, w, f: 3 << 32 | u,
-    "(int)isnan(NAN) + 2 * (int)isinf(-INFINITY) + 4 * (int)signbit(-0.0f) + 8 * (int)isfinite(f)": lambda x, u, w, f: 15,
+    "(int)isnan(NAN) + 2 * (int)isinf(-INFINITY) + 4 * (int)signbit(-0.0f) + 8 * (int)isfinite(f)": lambda x, u, w, f: (
+        15
+    ),
 }
 
 

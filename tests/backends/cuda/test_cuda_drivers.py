@@ -1,4 +1,4 @@
-"""Every driver gives the same answers: the emulator in each order of threads and blocks, and a GPU where there is one."""
+"""Every driver gives the same answers: the emulator in each of its orders, and a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special as special
-from conftest import Runner
-from sources import (
+from cuda_runner import Runner
+from cuda_sources import (
     ATOMICS,
     BFLOAT16,
     BINARY,
@@ -64,10 +64,20 @@ def test_narrow_floats(runner: Runner, source: str, name: str, dtype: type) -> N
     a = a[~np.isnan(a.astype(np.float32))]
     n, b = len(a), RNG.permutation(a)
     wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
-    (_, _, y) = runner.run(source, f"arithmetic_{name}", (-(-n // 256),), (256,), [a, b, np.zeros(7 * n, dtype), np.int32(n)])
+    (_, _, y) = runner.run(
+        source, f"arithmetic_{name}", (-(-n // 256),), (256,), [a, b, np.zeros(7 * n, dtype), np.int32(n)]
+    )
     with np.errstate(all="ignore"):
         larger = np.where(a < b, np.sqrt(abs(wide_a)), np.fmax(wide_a, wide_b))
-        expected = [wide_a + wide_b, wide_a - wide_b, wide_a * wide_b, wide_a / wide_b, wide_a * wide_b + wide_a, -wide_a, larger]
+        expected = [
+            wide_a + wide_b,
+            wide_a - wide_b,
+            wide_a * wide_b,
+            wide_a / wide_b,
+            wide_a * wide_b + wide_a,
+            -wide_a,
+            larger,
+        ]
         expected = np.array([round_once(row, dtype) for row in expected], dtype)
     same = (y == expected.ravel()) | (np.isnan(y.astype(np.float32)) & np.isnan(expected.astype(np.float32).ravel()))
     assert same.all(), (np.flatnonzero(~same)[:5], y[~same][:5], expected.ravel()[~same][:5])
@@ -127,15 +137,18 @@ def test_matrix_instructions(runner: Runner) -> None:
 def test_math(runner: Runner, dtype: type) -> None:
     kind = {np.float32: "float", np.float64: "double"}[dtype]
     x, y = RNG.uniform(0.05, 0.95, (2, 500)).astype(dtype)
-    *_, result = runner.run(MATH, f"math_{kind}", (4,), (128,), [x, y, np.zeros((MATH_ROWS, 500), dtype), np.int32(500)])
+    *_, result = runner.run(
+        MATH, f"math_{kind}", (4,), (128,), [x, y, np.zeros((MATH_ROWS, 500), dtype), np.int32(500)]
+    )
     wide_x, wide_y = x.astype(np.float64), y.astype(np.float64)
     other = {
-        "acosh": lambda x: np.arccosh(1 + x), "cospi": lambda x: np.cos(np.pi * x), "sinpi": lambda x: np.sin(np.pi * x),
-        "exp10": lambda x: 10.0**x, "lgamma": special.gammaln, "logb": lambda x: np.floor(np.log2(x)), "nearbyint": np.rint,
-        "normcdf": special.ndtr, "rcbrt": lambda x: 1 / np.cbrt(x), "round": lambda x: np.floor(x + 0.5),
-        "rsqrt": lambda x: 1 / np.sqrt(x), "tgamma": special.gamma, "fdim": lambda x, y: np.maximum(x - y, 0),
-        "max": np.fmax, "min": np.fmin, "acos": np.arccos, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
-        "atanh": np.arctanh, "atan2": np.arctan2, "pow": np.power, "remainder": lambda x, y: x - y * np.rint(x / y),
+        "acosh": lambda x: np.arccosh(1 + x), "cospi": lambda x: np.cos(np.pi * x), "exp10": lambda x: 10.0**x,
+        "sinpi": lambda x: np.sin(np.pi * x), "lgamma": special.gammaln, "logb": lambda x: np.floor(np.log2(x)),
+        "nearbyint": np.rint, "normcdf": special.ndtr, "rcbrt": lambda x: 1 / np.cbrt(x),
+        "round": lambda x: np.floor(x + 0.5), "rsqrt": lambda x: 1 / np.sqrt(x), "tgamma": special.gamma,
+        "fdim": lambda x, y: np.maximum(x - y, 0), "max": np.fmax, "min": np.fmin, "acos": np.arccos,
+        "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan, "atanh": np.arctanh, "atan2": np.arctan2,
+        "pow": np.power, "remainder": lambda x, y: x - y * np.rint(x / y),
         "nextafter": lambda x, y: np.nextafter(x.astype(dtype), y.astype(dtype)),
     }  # fmt: skip
     functions = {name: other.get(name) or getattr(np, name, None) or getattr(special, name) for name in UNARY + BINARY}
@@ -151,7 +164,9 @@ def test_integers_and_bits(runner: Runner) -> None:
     w = np.array([0, 1, -1, 77, 2**62 + 5, -(2**63) + 1, 2**63 - 1, -(10**17)], np.int64)
     f = np.array([0, 0.5, -1.5, 2.5, 3e9, -3e9, 1e20, -7.9], np.float32)
     n = len(x)
-    *_, result = runner.run(INTEGERS, "integers", (1,), (32,), [x, w, f, np.zeros((len(INTEGER), n), np.int64), np.int32(n)])
+    *_, result = runner.run(
+        INTEGERS, "integers", (1,), (32,), [x, w, f, np.zeros((len(INTEGER), n), np.int64), np.int32(n)]
+    )
     for (expression, function), row in zip(INTEGER.items(), result, strict=True):
         values = zip(x.tolist(), x.view(np.uint32).tolist(), w.tolist(), f.tolist(), strict=True)
         assert row.tolist() == [function(*value) for value in values], expression
@@ -222,9 +237,8 @@ def test_one_source_holds_many_kernels(runner: Runner) -> None:
 
 
 def test_a_source_that_does_not_compile_says_where(runner: Runner) -> None:
-    with pytest.raises(DeviceError, match=r"kernel\.cu[(:]3") as caught:
+    with pytest.raises(DeviceError, match=r"kernel\.cu[(:]3(.|\n)*\bw\b"):
         runner.driver.load(SAXPY.replace("blockDim.x", "blockDim.w", 1), ["saxpy"])
-    assert "'w'" in str(caught.value).replace("‘", "'").replace("’", "'").replace('"', "'")
 
 
 def test_a_kernel_that_is_not_there(runner: Runner) -> None:
@@ -252,7 +266,9 @@ def test_launches_that_no_device_takes(
 @pytest.mark.parametrize("argument", [1, 2.0, None, np.complex128(1), "x"])
 def test_arguments_that_cannot_be_passed(runner: Runner, argument: object) -> None:
     with pytest.raises(DeviceError, match="argument 2 of kernel 'saxpy'"):
-        runner.run(SAXPY, "saxpy", (1,), (8,), [np.zeros(8, np.float32), np.zeros(8, np.float32), argument, np.int64(8)])
+        runner.run(
+            SAXPY, "saxpy", (1,), (8,), [np.zeros(8, np.float32), np.zeros(8, np.float32), argument, np.int64(8)]
+        )
 
 
 def test_a_freed_buffer_cannot_be_passed(runner: Runner) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Runner
-from sources import REVERSE, SAXPY, SOFTMAX, SUM
+from cuda_runner import Runner
+from cuda_sources import REVERSE, SAXPY, SOFTMAX, SUM
 
 from omniop.backends.cuda import emulator
 from omniop.backends.cuda.driver import DeviceBuffer, Driver
@@ -25,12 +28,12 @@ def kernel(body: str, parameters: str = "float* x", before: str = "") -> str:
     return f'{before}\nextern "C" __global__ void kernel({parameters}) {{ {body} }}'
 
 
-# What is wrong with a kernel ----------------------------------------------------------------------------------------------
+# What is wrong with a kernel ------------------------------------------------------------------------------------------
 
 FAULTY = {
     "some threads skip a barrier": (
         "if (threadIdx.x > 3) __syncthreads();",
-        r"barrier divergence in block \(0, 0, 0\): of 64 threads 60 wait at __syncthreads \(line 2\), .* 4 have returned",
+        r"barrier divergence in block \(0, 0, 0\): of 64 threads 60 wait .* \(line 2\), .* 4 have returned",
     ),
     "threads are at different barriers": (
         "if (threadIdx.x > 3)\n__syncthreads(); else\n__syncthreads();",
@@ -52,7 +55,7 @@ FAULTY = {
         "if (threadIdx.x == 5) x[64 + blockIdx.x] = 0;",
         r"illegal memory access in block \(0, 0, 0\), thread \(5, 0, 0\), 256 bytes .* argument 0, which has 256",
     ),
-    "a read past the end": ("x[threadIdx.x] = x[threadIdx.x + 1];", r"thread \((63|0), 0, 0\), 256 bytes from the start of"),
+    "a read past the end": ("x[threadIdx.x] = x[threadIdx.x + 1];", r"thread \(63, 0, 0\), 256 bytes from the start"),
     "a read through a wild pointer": ("x[0] = *(float*)0x1230;", "illegal memory access .* bytes from the start of"),
     "a write just before the start": ("x[-1] = 1;", "a write outside of argument 0"),
     "a division by zero": ("x[0] = 7 / (int)(x[0] * 0);", "integer division by zero in block"),
@@ -112,7 +115,9 @@ def test_a_missing_barrier_shows_in_some_order() -> None:
 )
 def test_shared_memory_is_not_kept_between_blocks(emulated: Runner, declaration: str) -> None:
     body = f"{declaration} x[blockIdx.x] = held[3]; held[3] = 1;"
-    (x,) = emulated.run(kernel(body), "kernel", (4,), (1,), [np.zeros(4, np.float32)], 32 if "extern" in declaration else 0)
+    (x,) = emulated.run(
+        kernel(body), "kernel", (4,), (1,), [np.zeros(4, np.float32)], 32 if "extern" in declaration else 0
+    )
     assert np.isnan(x).all()
 
 
@@ -166,7 +171,9 @@ def test_arguments_are_checked(emulator_runner: Runner, args: list[object], mess
 
 
 def test_narrow_arguments(emulator_runner: Runner) -> None:
-    source = kernel("x[0] = a + b + c + d + (float)h;", "double* x, int8_t a, uint8_t b, int16_t c, const bool d, __half h")
+    source = kernel(
+        "x[0] = a + b + c + d + (float)h;", "double* x, int8_t a, uint8_t b, int16_t c, const bool d, __half h"
+    )
     args = [np.zeros(1), np.int8(-5), np.uint8(200), np.int16(-300), np.True_, np.float16(0.5)]
     (x,) = emulator_runner.run(source, "kernel", (1,), (1,), args)
     assert x[0] == -103.5
@@ -179,7 +186,7 @@ def test_too_much_static_shared_memory(emulator_runner: Runner) -> None:
 
 
 def test_an_order_that_it_does_not_have() -> None:
-    with pytest.raises(DeviceError, match="has forward, reverse, shuffled|it has forward, reverse, shuffled"):
+    with pytest.raises(DeviceError, match="it has forward, reverse, shuffled"):
         emulator.EmuDriver("sideways")  # type: ignore[arg-type]
 
 
@@ -209,7 +216,7 @@ def test_fibers_without_assembly(monkeypatch: pytest.MonkeyPatch) -> None:
     test_a_launch_works(runner)
 
 
-# Compiling ------------------------------------------------------------------------------------------------------------------
+# Compiling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -258,8 +265,36 @@ def test_a_large_batch_is_compiled_in_parts(
 def test_without_a_compiler_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
     assert "install g++" in str(emulator.why_unavailable())
-    with pytest.raises(DeviceError, match="cuda:emu is not available: .*install g\\+\\+"):
+    with pytest.raises(DeviceError, match=r"cuda:emu is not available: .*install g\+\+"):
         emulator.EmuDriver()
+
+
+def test_where_code_may_not_run(emulator_runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(f"{path}: failed to map segment from shared object")
+
+    monkeypatch.setattr(toolchain.ctypes, "CDLL", refuse)
+    for _ in range(2):  # the second time the cache has it
+        with pytest.raises(DeviceError, match=r"failed to map segment .* set TMPDIR"):
+            emulator_runner.driver.load(SAXPY + "// may not run", ["saxpy"])
+
+
+def test_a_fault_of_another_thread_is_not_ours() -> None:
+    script = """if True:
+        import ctypes, faulthandler, threading
+        import numpy as np
+        from omniop.backends.cuda.emulator import EmuDriver
+        faulthandler.enable()
+        driver = EmuDriver()
+        x = driver.alloc(4)
+        source = 'extern "C" __global__ void spin(volatile int* x, int n) { for (int i = 0; i < n; i++) *x = i; }'
+        kernel = driver.load(source, ["spin"])["spin"]
+        threading.Timer(0.2, ctypes.string_at, [0]).start()
+        driver.launch(kernel, (1,), (1,), [x, np.int32(2**31 - 1)])
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in done.stderr
 
 
 def test_on_another_system_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,16 +328,16 @@ def test_memory_goes_back_with_the_last_reference(emulator_runner: Runner) -> No
     assert mappings() <= before + 5
 
 
-# Which kernels need stacks ------------------------------------------------------------------------------------------------
+# Which kernels need stacks --------------------------------------------------------------------------------------------
 
+WAIT = "__device__ void wait() { __syncthreads(); }"
 COOPERATIVE = {
     "a barrier": kernel("__syncthreads();"),
     "a shuffle": kernel("x[0] = __shfl_sync(~0u, x[0], 1);"),
     "shared memory": kernel("__shared__ float s[4]; s[0] = 1;"),
-    "in a function": kernel("first(x);", before="__device__ void second() { __syncthreads(); }\n"
-                            "__device__ void first(float* x) { second(); }"),
-    "in a template": kernel("wait<4>();", before="template <int N = 4> __device__ void wait() { if (N) { __syncwarp(); } }"),
-    "in a member": kernel("Tile t; t.wait();", before="struct Tile { int n; __device__ void wait() { __syncthreads(); } };"),
+    "in a function": kernel("first();", before=f"{WAIT} __device__ void first() {{ wait(); }}"),
+    "in a template": kernel("wait<4>();", before="template <int N = 4> __device__ void wait() { __syncwarp(); }"),
+    "in a member": kernel("Tile t; t.wait();", before=f"struct Tile {{ int n; {WAIT} }};"),
     "in a macro": kernel("WAIT;", before="#define WAIT \\\n  __syncthreads()"),
     "in a lambda at file scope": kernel("wait();", before="__device__ auto wait = [](int n) { __syncthreads(); };"),
     "in a block of linkage": 'extern "C" { __global__ void kernel(float* x) { __syncthreads(); } }',
@@ -311,7 +346,7 @@ INDEPENDENT = {
     "plain": kernel("x[0] = 1;"),
     "in a comment": kernel("x[0] = 1; // __syncthreads()\n /* __shfl_sync */"),
     "in a string": kernel('printf("__syncthreads() { \\" {"); x[0] = 1;'),
-    "in a function not called": kernel("x[0] = 1;", before="__device__ void wait() { __syncthreads(); }"),
+    "in a function not called": kernel("x[0] = 1;", before=WAIT),
     "in another kernel": SOFTMAX + kernel("x[0] = 1;"),
     "a recursive function": kernel("x[0] = f(3);", before="__device__ int f(int n) { return n ? f(n - 1) : 0; }"),
 }
@@ -363,7 +398,9 @@ def test_what_is_not_translated(emulator_runner: Runner, source: str, message: s
 
 
 def test_parameters_of_every_form(emulator_runner: Runner) -> None:
-    parameters = "const float *__restrict__ const x, Pair<int, 2> p, float const* y, unsigned long long int n, float (*q)"
+    parameters = (
+        "const float *__restrict__ const x, Pair<int, 2> p, float const* y, unsigned long long int n, float (*q)"
+    )
     source = kernel("n += p.v[1];", parameters, "template <class T, int N> struct Pair { T v[N]; };")
     with pytest.raises(DeviceError, match=re.escape("float (*q)")):
         emulator_runner.driver.load(source, ["kernel"])

@@ -1,8 +1,8 @@
 // CUDA C as C++ for the CPU: the qualifiers, the built-in variables, barriers, warp operations, atomics and intrinsics.
 //
 // Every batch of kernels parses this, so it includes no system header and instantiates nothing by itself; what runs the
-// threads is in runtime.cpp. The names are CUDA's own, their meaning that of the CUDA C++ Programming Guide and of the CUDA
-// Math API. Not there: inline PTX, textures, cooperative groups, device-side launches.
+// threads is in runtime.cpp. The names are CUDA's own, their meaning that of the CUDA C++ Programming Guide and of
+// the CUDA Math API. Not there: inline PTX, textures, cooperative groups, device-side launches.
 #pragma once
 #include "emu_abi.h"
 

@@ -1,0 +1,98 @@
+"""The CPU as a device: host memory, kernels by LLVM, products by numpy's BLAS."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+import llvmlite
+import llvmlite.binding as llvm
+import numpy as np
+
+from omniop.backends.base import Answer, Buffer, Caps, Device, Fingerprint, KernelTable, OpContext, Runnable
+from omniop.backends.cpu import calls
+from omniop.backends.cpu.calls import PRIMS, PlannedCall
+from omniop.backends.cpu.launch import build_kernels
+from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.opset import dtype as dtypes
+from omniop.opset.errors import DeviceError
+from omniop.opset.kernel import Call, Kernel, Work
+
+_COMPUTE = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) | {dtypes.FLOAT32, dtypes.FLOAT64}
+
+
+class CpuDevice(Device):
+    """See the module. A launch is done when it returns, on the thread that called it."""
+
+    def __init__(self, kernels: KernelTable) -> None:
+        self.name = "cpu"
+        self.caps = Caps(storage=_COMPUTE | {dtypes.FLOAT16}, compute=_COMPUTE, max_buffers=64)
+        self.fingerprint = fingerprint()
+        self.kernels = kernels
+        self._scratch = Scratch()
+
+    # Memory -----------------------------------------------------------------------------------------------------------
+
+    def alloc(self, nbytes: int) -> Buffer:
+        try:
+            return HostBuffer(nbytes)
+        except MemoryError:
+            raise DeviceError(f"{self.name} has no memory left for {nbytes} bytes") from None
+
+    def h2d(self, buffer: Buffer, array: np.ndarray) -> None:
+        buffer.bytes[: array.nbytes] = array.reshape(-1).view(np.uint8)
+
+    def d2h(self, array: np.ndarray, buffer: Buffer) -> None:
+        array.reshape(-1).view(np.uint8)[...] = buffer.bytes[: array.nbytes]
+
+    def copy(self, target: Buffer, source: Buffer, nbytes: int) -> None:
+        target.bytes[:nbytes] = source.bytes[:nbytes]
+
+    # Work -------------------------------------------------------------------------------------------------------------
+
+    def accepts(self, op: OpContext) -> Answer:
+        return calls.accepts(op)
+
+    def accepts_epilogue(self, prim: str) -> bool:
+        return prim in PRIMS and PRIMS[prim].epilogue
+
+    def build(self, works: Sequence[Work]) -> list[Runnable]:
+        plans = {w: PlannedCall(w, self.caps, self._scratch) for w in works if isinstance(w, Call) and not _is_tuned(w)}
+        kernels = [w for w in works if isinstance(w, Kernel)]
+        kernels += [c.kernel for c in plans.values() if c.kernel is not None]
+        built = dict(zip(kernels, build_kernels(kernels), strict=True))
+        runnables: list[Runnable] = []
+        for work in works:
+            if isinstance(work, Kernel):
+                runnables.append(built[work])
+            elif work in plans:
+                kernel = plans[work].kernel
+                runnables.append(plans[work].runnable(None if kernel is None else built[kernel]))
+            else:
+                runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
+        return runnables
+
+
+def _is_tuned(call: Call) -> bool:
+    return call.prim.startswith("kernel:")
+
+
+def fingerprint() -> Fingerprint:
+    """The processor as LLVM calls it, and the libraries that do the work."""
+    vendor, name = _processor()
+    libraries = f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"
+    return Fingerprint(vendor, name, llvm.get_host_cpu_name(), libraries)
+
+
+def _processor() -> tuple[str, str]:
+    """(vendor, model) where the system tells."""
+    found: dict[str, str] = {}
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                found.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    model = platform.processor() or platform.machine()
+    return found.get("vendor_id", platform.system()), found.get("model name", model)

@@ -1,0 +1,111 @@
+"""Kernels around structured calls: epilogues, and depthwise convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omniop.opset import expr, poly
+from omniop.opset.dtype import DType
+from omniop.opset.expr import Expr
+from omniop.opset.kernel import Call, Kernel, Param, Store, View
+from omniop.opset.legalise import Capabilities, stored_dtype
+
+MAX_TAPS = 64
+"""Elements of a window that are written out one by one."""
+
+
+def hole_dtype(call: Call) -> DType:
+    """The dtype in which the epilogue wants the prim's value."""
+    assert call.epilogue is not None
+    return next(n.dtype for n in expr.walk(call.epilogue) if n.op == "hole")
+
+
+def epilogue_kernel(call: Call, caps: Capabilities) -> Kernel:
+    """The call's epilogue over a value that lies in row-major order in one more buffer, behind the call's own.
+
+    That buffer may be the result's own memory, since each point reads its place before it writes it.
+    """
+    view = call.results[0]
+    dtype = hole_dtype(call)
+    place = poly.linear(_axes(view), view.shape)
+    params = (*_stored_params(call, caps), Param(dtype))
+    return _with_epilogue(call, params, expr.load(len(call.params), (place,), dtype), call.sizes)
+
+
+def is_dense(view: View) -> bool:
+    """Row-major from the start of its buffer."""
+    return poly.same(_offset(view, _axes(view)), poly.linear(_axes(view), view.shape))
+
+
+def depthwise_kernel(call: Call, caps: Capabilities) -> Kernel | None:
+    """A convolution of each channel with a window of its own, epilogue included; None when the call is another one.
+
+    Behind the call's buffers comes x with its padding; behind its sizes, the offset and all strides but the last, which
+    is 1, of that array.
+    """
+    x, w = call.operands
+    result = call.results[0]
+    taps = 1
+    for extent in w.shape[1:]:
+        if extent.op != "const":
+            return None
+        taps *= extent.attr
+    if w.shape[1].attr != 1 or not expr.is_const(w.shape[0], call.attr("group")) or taps > MAX_TAPS:
+        return None
+    value_dtype = result.dtype if call.epilogue is None else hole_dtype(call)
+    if not x.dtype is w.dtype is value_dtype or x.dtype not in caps.compute:
+        return None
+    axes = _axes(result)
+    offset, *strides = (expr.size(f"s{call.sizes + k}") for k in range(len(x.shape)))
+    strides.append(expr.index(1))
+    window = [extent.attr for extent in w.shape[2:]]
+    products: list[Expr] = []
+    for tap in _points(window):
+        place = offset + axes[0] * strides[0] + axes[1] * strides[1]
+        for k, i in enumerate(tap):
+            place = place + (axes[2 + k] * call.attr("strides")[k] + i * call.attr("dilations")[k]) * strides[2 + k]
+        element = expr.load(len(call.params), (poly.simplify(place),), x.dtype)
+        weight = expr.load(w.buffer, (_offset(w, (axes[1], expr.index(0), *map(expr.index, tap))),), w.dtype)
+        products.append(element * weight)
+    params = (*_stored_params(call, caps), Param(x.dtype))
+    return _with_epilogue(call, params, _sum(products), call.sizes + len(x.shape))
+
+
+def _sum(terms: Sequence[Expr]) -> Expr:
+    """As a tree: a chain of additions would wait for each one."""
+    if len(terms) == 1:
+        return terms[0]
+    half = len(terms) // 2
+    return _sum(terms[:half]) + _sum(terms[half:])
+
+
+def _with_epilogue(call: Call, params: tuple[Param, ...], value: Expr, sizes: int) -> Kernel:
+    """Stores the epilogue of ``value``, or ``value`` itself, in the call's result."""
+    view = call.results[0]
+    if call.epilogue is not None:
+        value = expr.substitute(call.epilogue, {n: value for n in expr.walk(call.epilogue) if n.op == "hole"})
+    axes = _axes(view)
+    own = tuple(a for a in axes if a.op == "axis")
+    return Kernel(params, own, (Store(view.buffer, _offset(view, axes), value),), sizes)
+
+
+def _axes(view: View) -> tuple[Expr, ...]:
+    return tuple(expr.axis(k, d) for k, d in enumerate(view.shape))
+
+
+def _offset(view: View, index: Sequence[Expr]) -> Expr:
+    place = view.offset
+    for i, stride in zip(index, view.strides, strict=True):
+        place = place + i * stride
+    return poly.simplify(place)
+
+
+def _stored_params(call: Call, caps: Capabilities) -> tuple[Param, ...]:
+    return tuple(Param(stored_dtype(p.dtype, caps), p.written) for p in call.params)
+
+
+def _points(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    points: list[tuple[int, ...]] = [()]
+    for extent in shape:
+        points = [(*p, i) for p in points for i in range(extent)]
+    return points

@@ -1,0 +1,201 @@
+"""Kernels to machine code in this process, by way of LLVM: no compiler on the user's machine.
+
+`build` prints kernels as LLVM IR (`omniop.backends.codegen.llvm_kernel`), compiles them for this very CPU and links
+them in memory. Objects are kept on disk under the kernel's content, so that a second process prints and compiles
+nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding as llvm
+
+from omniop.backends import codegen
+from omniop.backends.codegen import llvm_kernel
+from omniop.backends.codegen.llvm_ir import Module, Target
+from omniop.backends.codegen.llvm_kernel import Printed
+from omniop.backends.compile_cache import CompileCache, cache_key
+from omniop.opset import expr
+from omniop.opset.errors import DeviceError
+from omniop.opset.kernel import Kernel
+
+_ENTRY = "kernel"
+# The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
+_OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source")
+# LLVM tunes some x86 CPUs to 256-bit vectors for code that it vectorises itself; ours is explicit.
+_EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
+
+_LAUNCH = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_POINTS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+
+
+class CompiledKernel:
+    """``kernel(buffers, sizes, begin, end)``: runs the points ``begin .. end``, without the GIL.
+
+    ``buffers`` is the address of an array of buffer addresses, ``sizes`` of an array of int64. `points(sizes)` says
+    how many points there are; ranges begin at a multiple of ``grain`` and end at one or at the last point, and
+    different ranges may run at the same time unless ``serial``. ``weight``: rough number of machine operations for a
+    point.
+
+    ``address`` and ``points_address`` are those of the C functions, valid as long as this object lives.
+    """
+
+    def __init__(self, printed: Printed, library: llvm.ResourceTracker) -> None:
+        self.grain = printed.grain
+        self.serial = printed.serial
+        self.weight = printed.weight
+        self.address: int = library[_ENTRY]
+        self.points_address: int = library[f"{_ENTRY}.points"]
+        self._library = library
+        self._launch = _LAUNCH(self.address)
+        self._points = _POINTS(self.points_address)
+
+    def points(self, sizes: int) -> int:
+        """The number of points for the sizes at this address."""
+        return int(self._points(sizes))
+
+    def __call__(self, buffers: int, sizes: int, begin: int, end: int) -> None:
+        self._launch(buffers, sizes, begin, end)
+
+
+def reach(kernel: Kernel) -> bool:
+    """Whether `build` takes the kernel."""
+    return llvm_kernel.covers(kernel)
+
+
+def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[CompiledKernel]:
+    """Compiled kernels, in order; one that this process has already is shared.
+
+    ``target``: another width of vectors than this CPU's, for experiments; the code runs on this CPU all the same.
+    Raises DeviceError, naming the kernel, when it cannot be compiled or linked.
+    """
+    return [_engine().compiled(kernel, target or host_target()) for kernel in kernels]
+
+
+@cache
+def host_target() -> Target:
+    """What the CPU this runs on offers."""
+    features = _host_features()
+    if "avx512f" in features:
+        return Target(512, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)))
+    if "avx2" in features:
+        return Target(256, frozenset((32, 64)), "fma" in features)
+    return Target(128, fma="fma" in features or "neon" in features)
+
+
+def content(kernel: Kernel) -> str:
+    """A text that two kernels share only when they are equal."""
+    numbers: dict[expr.Expr, int] = {}
+    lines = []
+    for node in expr.walk(*kernel.roots()):
+        numbers[node] = len(numbers)
+        lines.append(f"{node.op} {node.dtype} {[numbers[a] for a in node.args]} {node.attr!r}")
+
+    def place(node: expr.Expr | None) -> int | None:
+        return None if node is None else numbers[node]
+
+    lines += [f"axes {[numbers[a] for a in kernel.axes]} seq {place(kernel.seq)} error {kernel.error}"]
+    lines += [f"param {p.dtype} {p.written}" for p in kernel.params]
+    lines += [f"carry {c.dtype} {place(c.init)} {place(c.update)}" for c in kernel.carries]
+    for s in kernel.stores:
+        lines.append(f"store {s.buffer} {place(s.offset)} {place(s.value)} {place(s.guard)} {s.combine} {s.fault}")
+    return "\n".join(lines)
+
+
+@cache
+def _host_features() -> frozenset[str]:
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+
+
+@cache
+def _printer_sources() -> bytes:
+    """The sources that the printed text depends on besides the kernel."""
+    digest = hashlib.sha256()
+    for module in (codegen, expr):
+        for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.digest()
+
+
+class _Engine:
+    """LLVM's side of it. LLVM is entered by one thread at a time."""
+
+    def __init__(self) -> None:
+        for option in _OPTIONS:
+            llvm.set_option("omniop", option)
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        for name in ("libm.so.6", "libm.dylib"):
+            try:
+                ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)  # kernels call it; most Pythons have it loaded
+            except OSError:
+                continue
+        self._lock = threading.Lock()
+        self._machine = self._new_machine()
+        self._linker = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
+        self._linked = 0
+        self._cache = CompileCache("cpu")
+        self._known: weakref.WeakValueDictionary[str, CompiledKernel] = weakref.WeakValueDictionary()
+        host = f"{llvm.get_host_cpu_name()} {sorted(_host_features())} {_OPTIONS} {_EXTRA_FEATURES}"
+        versions = f"llvmlite {llvmlite.__version__} LLVM {llvm.llvm_version_info} {llvm.get_process_triple()}"
+        self._key_parts = (host, versions, _printer_sources())
+
+    @staticmethod
+    def _new_machine() -> llvm.TargetMachine:
+        features = llvm.get_host_cpu_features().flatten() + _EXTRA_FEATURES
+        return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
+            cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="small"
+        )
+
+    def compiled(self, kernel: Kernel, target: Target) -> CompiledKernel:
+        key = cache_key(*self._key_parts, repr(target), content(kernel))
+        with self._lock:
+            found = self._known.get(key)
+            if found is None:
+                try:
+                    found = self._load(kernel, target, key)
+                except (RuntimeError, OSError) as error:  # what llvmlite raises
+                    raise DeviceError(f"cpu: LLVM does not take the kernel {kernel.describe()}: {error}") from error
+                self._known[key] = found
+            return found
+
+    def _load(self, kernel: Kernel, target: Target, key: str) -> CompiledKernel:
+        entry = self._cache.get(key)
+        if entry is None:
+            entry = self._compile(kernel, target)
+            self._cache.put(key, entry)
+        head, _, code = entry.partition(b"\n")
+        self._linked += 1
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+        library.export_symbol(_ENTRY).export_symbol(f"{_ENTRY}.points")
+        return CompiledKernel(Printed(**json.loads(head)), library.link(self._linker, f"kernel{self._linked}"))
+
+    def _compile(self, kernel: Kernel, target: Target) -> bytes:
+        """A line of JSON that says how to call the kernel, then its object file."""
+        module = Module(target)
+        printed = llvm_kernel.print_kernel(kernel, module, _ENTRY)
+        with llvm.parse_assembly(str(module)) as parsed:
+            parsed.verify()
+            code: bytes = self._machine.emit_object(parsed)
+        return json.dumps(asdict(printed)).encode() + b"\n" + code
+
+
+_engine_lock = threading.Lock()
+_engines: list[_Engine] = []
+
+
+def _engine() -> _Engine:
+    with _engine_lock:
+        if not _engines:
+            _engines.append(_Engine())
+        return _engines[0]

@@ -1,0 +1,127 @@
+"""The CPU's compiler: what it takes, what it keeps, and that threads may share it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from omniop.backends.codegen import llvm_kernel
+from omniop.backends.cpu import jit
+from omniop.opset import dtype as dtypes
+from omniop.opset import expr
+from omniop.opset.dtype import BFLOAT16, COMPLEX64, FLOAT32, DType
+from omniop.opset.errors import DeviceError
+from omniop.opset.kernel import Kernel, Param, Store
+
+
+def scaled(factor: float, dtype: DType = FLOAT32, extent: int | None = None) -> Kernel:
+    """``y = x * factor`` over one axis."""
+    i = expr.raw_axis(0, expr.size("s0") if extent is None else expr.index(extent))
+    value = expr.load(0, (i,), dtype) * factor
+    return Kernel((Param(dtype), Param(dtype, written=True)), (i,), (Store(1, i, value),), 1)
+
+
+def run(compiled: jit.CompiledKernel, x: np.ndarray) -> np.ndarray:
+    y = np.zeros_like(x)
+    buffers, sizes = np.array([x.ctypes.data, y.ctypes.data]), np.array([x.size])
+    compiled(buffers.ctypes.data, sizes.ctypes.data, 0, compiled.points(sizes.ctypes.data))
+    return y
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> jit._Engine:
+    """A compiler with nothing cached."""
+    monkeypatch.setenv("OMNIOP_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("OMNIOP_CACHE", raising=False)
+    return jit._Engine()
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, COMPLEX64, dtypes.FLOAT8E4M3FN, dtypes.INT4], ids=str)
+def test_reach_refuses_dtypes_that_llvm_lacks(dtype: DType) -> None:
+    i = expr.raw_axis(0, expr.index(8))
+    copy = Kernel((Param(dtype), Param(dtype, True)), (i,), (Store(1, i, expr.load(0, (i,), dtype)),))
+    assert not jit.reach(copy)
+    assert jit.reach(scaled(2.0))
+
+
+def test_equal_kernels_are_compiled_once() -> None:
+    first, second, other = jit.build([scaled(3.0), scaled(3.0), scaled(4.0)])
+    assert first is second
+    assert other is not first
+    x = np.arange(37, dtype=np.float32)
+    np.testing.assert_array_equal(run(first, x), x * 3)
+    np.testing.assert_array_equal(run(other, x), x * 4)
+
+
+def test_content_tells_kernels_apart() -> None:
+    kernels = [
+        scaled(1.5),
+        scaled(float("nan")),
+        scaled(0.0),
+        scaled(-0.0),
+        scaled(1.5, dtypes.FLOAT64),
+        scaled(1.5, extent=7),
+    ]
+    assert len({jit.content(k) for k in kernels}) == len(kernels)
+    assert jit.content(scaled(1.5)) == jit.content(scaled(1.5))
+
+
+def test_points_and_grain() -> None:
+    i, j = expr.raw_axis(0, expr.size("s0")), expr.raw_axis(1, expr.size("s1"))
+    k = expr.raw_axis(2, expr.size("s1"))
+    at, along = i * expr.size("s1") + j, i * expr.size("s1") + k
+    total = expr.reduce("add", (k,), (expr.load(0, (along,), FLOAT32),))
+    params = (Param(FLOAT32), Param(FLOAT32, True))
+    rows = Kernel(params, (i, j), (Store(1, at, expr.load(0, (at,), FLOAT32) / total),), 2)
+    flat = Kernel(params, (i, j), (Store(1, at, expr.load(0, (at,), FLOAT32) + 1.0),), 2)
+    sizes = np.array([3, 50])
+    by_row, by_element = jit.build([rows, flat])
+    assert by_row.points(sizes.ctypes.data) == 3
+    assert by_row.grain == 1
+    assert by_element.points(sizes.ctypes.data) == 150
+    assert by_element.grain > 1
+    assert by_row.weight > by_element.weight > 0
+    assert not by_row.serial
+
+
+def test_combining_stores_are_serial() -> None:
+    i = expr.raw_axis(0, expr.index(8))
+    store = Store(1, i % 2, expr.load(0, (i,), FLOAT32), combine="add")
+    (compiled,) = jit.build([Kernel((Param(FLOAT32), Param(FLOAT32, True)), (i,), (store,))])
+    assert compiled.serial
+
+
+def test_a_new_process_compiles_nothing(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(21, dtype=np.float32)
+    engine.compiled(scaled(5.0), jit.host_target())
+
+    def never(*_: object) -> str:
+        raise AssertionError("printed a kernel that is in the cache")
+
+    monkeypatch.setattr(llvm_kernel, "print_kernel", never)
+    again = jit._Engine().compiled(scaled(5.0), jit.host_target())
+    np.testing.assert_array_equal(run(again, x), x * 5)
+
+
+def test_a_kernel_that_llvm_refuses(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(kernel: Kernel, module: jit.Module, name: str) -> llvm_kernel.Printed:
+        module.functions[name] = "define void @kernel( nonsense"
+        return llvm_kernel.Printed(name, 1, False, 1.0)
+
+    monkeypatch.setattr(llvm_kernel, "print_kernel", broken)
+    with pytest.raises(DeviceError, match=r"kernel \(0\[i0\] \* 6.0\)"):
+        engine.compiled(scaled(6.0), jit.host_target())
+
+
+def test_threads_build_and_launch_at_once() -> None:
+    x = np.arange(1000, dtype=np.float32)
+
+    def work(k: int) -> bool:
+        (compiled,) = jit.build([scaled(float(k % 5))])
+        return all((run(compiled, x) == x * (k % 5)).all() for _ in range(20))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(20)))
