@@ -263,7 +263,8 @@ class SegmentTracer:
         return self._lower(info, position, inputs, path)
 
     def _host_arithmetic(self, info: NodeInfo, inputs: list[Any]) -> list[Any] | None:
-        known = [self._known(x) for x in inputs]
+        shape_alone = info.node.op_type in host_arithmetic.TAKES_TENSORS
+        known = inputs if shape_alone else [self._known(x) for x in inputs]
         result = host_arithmetic.evaluate(self._lowering_node(info, known, {}), known)
         if result is None:
             return None

@@ -9,11 +9,8 @@ from omniop.backends.cuda import cupy_driver
 from omniop.backends.cuda.cupy_driver import CupyDriver
 from omniop.backends.cuda.device import CudaDevice
 from omniop.backends.cuda.emulator import EmuDriver
-from omniop.backends.cuda.launch import GPU, Profile
+from omniop.backends.cuda.launch import EMULATOR, GPU
 from omniop.opset.errors import DeviceError
-
-EMULATOR = Profile(block=256, lanes=32, shared=False)
-"""A barrier costs the emulator some microseconds a block, so rows are shared by a warp, and matrices by nobody."""
 
 
 class CudaBackend(Backend):

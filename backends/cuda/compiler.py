@@ -1,4 +1,4 @@
-"""Compiling: the kernels of a batch go through the compiler as one source, and stay loaded while something runs them.
+"""Compiling: kernels go through the compiler in batches, each one source, and stay loaded while something runs them.
 
 A kernel is named by its content, so that equal kernels of all models are one, and the same batch is found in the
 driver's cache on disk.
@@ -7,8 +7,10 @@ driver's cache on disk.
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -41,19 +43,19 @@ def named(kind: str, label: str, body: str, uses: frozenset[str], headers: tuple
     return Text(label, name, body.replace(NAME, name), uses, headers)
 
 
-def join(texts: Iterable[Text]) -> str:
-    """One source of several kernels; those of one name enter it once."""
-    distinct = sorted({text.name: text for text in texts}.values(), key=lambda text: text.name)
-    uses = frozenset[str]().union(*(text.uses for text in distinct))
-    headers = dict.fromkeys(header for text in distinct for header in text.headers)
-    return "\n".join((CUDA_C.prelude(uses), *headers, *(text.body for text in distinct)))
+def join(texts: Sequence[Text]) -> str:
+    """One source of several kernels, of different names."""
+    uses = frozenset[str]().union(*(text.uses for text in texts))
+    headers = dict.fromkeys(header for text in texts for header in text.headers)
+    return "\n".join((CUDA_C.prelude(uses), *headers, *(text.body for text in texts)))
 
 
 class Compiler:
-    """Compiles for one driver. Threads may share it."""
+    """Compiles for one driver, at most ``batch`` kernels to a source, sources side by side. Threads may share it."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, batch: int) -> None:
         self._driver = driver
+        self._batch = batch
         self._loaded: WeakValueDictionary[str, LoadedKernel] = WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -61,16 +63,21 @@ class Compiler:
         """The kernels of ``texts`` by name. Raises DeviceError naming the one that does not compile, with the log."""
         with self._lock:
             found = {t.name: kernel for t in texts if (kernel := self._loaded.get(t.name)) is not None}
-            missing = [text for text in texts if text.name not in found]
+            missing = {text.name: text for text in texts if text.name not in found}
             if missing:
-                made = self._load(missing)
+                made = self._load([missing[name] for name in sorted(missing)])
                 self._loaded.update(made)
                 found.update(made)
             return found
 
     def _load(self, texts: Sequence[Text]) -> Mapping[str, LoadedKernel]:
+        batches = [texts[first : first + self._batch] for first in range(0, len(texts), self._batch)]
+        with ThreadPoolExecutor(min(len(batches), os.cpu_count() or 1)) as pool:
+            return {name: kernel for made in pool.map(self._load_batch, batches) for name, kernel in made.items()}
+
+    def _load_batch(self, texts: Sequence[Text]) -> Mapping[str, LoadedKernel]:
         try:
-            return self._driver.load(join(texts), sorted({text.name for text in texts}))
+            return self._driver.load(join(texts), [text.name for text in texts])
         except DeviceError as error:
             for text in texts:
                 self._load_alone(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from omniop.backends.cuda.driver import (
     pack_arguments,
 )
 from omniop.opset.errors import DeviceError
+
+_LOG = logging.getLogger(__name__)
 
 # A launch that asks for more dynamic shared memory than this has to announce it first.
 _UNANNOUNCED_SHARED_BYTES = 48 * 1024
@@ -190,30 +193,33 @@ class CupyDriver:
             end.synchronize()
             return float(self._cupy.cuda.get_elapsed_time(start, end)) / 1e3
 
-    @property
-    def gemm(self) -> Callable[[Gemm, DeviceBuffer, DeviceBuffer, DeviceBuffer], None]:
-        return self._gemm
+    @functools.cached_property
+    def gemm(self) -> Callable[[Gemm, DeviceBuffer, DeviceBuffer, DeviceBuffer], None] | None:
+        if self._cublas is None:
+            return None
+        return functools.partial(self._gemm, *self._cublas)
 
     @functools.cached_property
-    def _cublas(self) -> tuple[Any, int]:
-        """The cuBLAS bindings and our handle, which lives as long as the process. Raises DeviceError."""
+    def _cublas(self) -> tuple[Any, int] | None:
+        """The cuBLAS bindings and our handle, which lives as long as the process; None, with a warning, without it."""
         try:
-            cublas = importlib.import_module("cupy_backends.cuda.libs").cublas
-            handle = cublas.create()
-        except ImportError as error:
-            raise DeviceError(f"{self.name} needs cuBLAS for products ({error}): pip install nvidia-cublas") from error
-        cublas.setStream(handle, self._stream.ptr)
-        cublas.setMathMode(handle, _FULL_PRECISION_REDUCTION)
+            with self._device, self._lock:
+                cublas = importlib.import_module("cupy_backends.cuda.libs").cublas
+                handle = cublas.create()
+                cublas.setStream(handle, self._stream.ptr)
+                cublas.setMathMode(handle, _FULL_PRECISION_REDUCTION)
+        except (ImportError, OSError, RuntimeError) as error:  # CuPy's own errors are RuntimeErrors
+            _LOG.warning("%s multiplies without cuBLAS (%s): pip install nvidia-cublas", self.name, error)
+            return None
         return cublas, handle
 
-    def _gemm(self, problem: Gemm, a: DeviceBuffer, b: DeviceBuffer, c: DeviceBuffer) -> None:
+    def _gemm(self, cublas: Any, handle: int, problem: Gemm, a: DeviceBuffer, b: DeviceBuffer, c: DeviceBuffer) -> None:
         result = problem.result or problem.dtype
-        kind, itemsize, result_itemsize = _GEMM_TYPES[problem.dtype], _GEMM_ITEMSIZE[problem.dtype], _GEMM_ITEMSIZE[result]
+        kind, itemsize = _GEMM_TYPES[problem.dtype], _GEMM_ITEMSIZE[problem.dtype]
         for buffer in (a, b, c):
             check_copy(self.name, "multiply", 0, buffer)
         scalars = np.array([problem.alpha, problem.beta], kind.scalar)
         with self._active(), self._lock:
-            cublas, handle = self._cublas
             data, result_data = (getattr(self._cupy.cuda.runtime, _GEMM_TYPES[x].data) for x in (problem.dtype, result))
             operations = (cublas.CUBLAS_OP_N, cublas.CUBLAS_OP_T)
             # cuBLAS is column-major: what it sees in row-major memory is the transpose, and C' = B' A'.
@@ -223,7 +229,7 @@ class CupyDriver:
                 b.address + problem.offset_b * itemsize, data, problem.ldb, problem.stride_b,
                 a.address + problem.offset_a * itemsize, data, problem.lda, problem.stride_a,
                 scalars.ctypes.data + scalars.itemsize,
-                c.address + problem.offset_c * result_itemsize, result_data, problem.ldc, problem.stride_c,
+                c.address + problem.offset_c * _GEMM_ITEMSIZE[result], result_data, problem.ldc, problem.stride_c,
                 problem.batch, getattr(cublas, kind.compute), cublas.CUBLAS_GEMM_DEFAULT,
             )  # fmt: skip
 

@@ -38,7 +38,7 @@ class CudaDevice(Device):
         self.fingerprint = Fingerprint(vendor, found.name, f"sm_{major}{minor}", found.driver_version)
         self.kernels = kernels
         self.driver = driver
-        self._kit = Toolkit(driver, Compiler(driver), self.caps, profile)
+        self._kit = Toolkit(driver, Compiler(driver, profile.batch), self.caps, profile)
 
     # Memory -----------------------------------------------------------------------------------------------------------
 

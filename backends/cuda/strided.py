@@ -58,6 +58,10 @@ class Product:
     c: Matrix
 
     @property
+    def matrices(self) -> tuple[Matrix, Matrix, Matrix]:
+        return self.a, self.b, self.c
+
+    @property
     def batches(self) -> int:
         return prod(self.batch)
 
@@ -79,18 +83,20 @@ class Product:
             return None
         if prod(outer) > _MOST_PRODUCTS or max(m, n, k, *inner) > _MOST:
             return None
-        strides = [x.batch[-1] if inner else 0 for x in (product.a, product.b, product.c)]
+        a_step, b_step, c_step = (x.batch[-1] if inner else 0 for x in product.matrices)
+        every = Gemm(
+            dtype, m, n, k, a[0], b[0], ldc, prod(inner), a_step, b_step, c_step,
+            transpose_a=a[1], transpose_b=b[1], result=result,
+        )  # fmt: skip
         made = []
         for place in itertools.product(*map(range, outer)):
-            offsets = [x.offset + _dot(place, x.batch) for x in (product.a, product.b, product.c)]
-            made.append(
-                Gemm(dtype, m, n, k, a[0], b[0], ldc, *(inner or (1,)), *strides, *offsets, a[1], b[1], result=result)
-            )
+            first = [x.offset + _dot(place, x.batch) for x in product.matrices]
+            made.append(replace(every, offset_a=first[0], offset_b=first[1], offset_c=first[2]))
         return made
 
     def _flipped(self) -> Product:
         """The same product of the transposes."""
-        a, b, c = (x.transposed() for x in (self.a, self.b, self.c))
+        a, b, c = (x.transposed() for x in self.matrices)
         return replace(self, m=self.n, n=self.m, a=b, b=a, c=c)
 
     def _merged(self) -> Product:
@@ -100,20 +106,29 @@ class Product:
             if product.batch[k] == 1:
                 product = product._without(k)
         while product.batch and product._rows_go_on():
-            product = replace(product._without(len(product.batch) - 1), m=product.m * product.batch[-1])
+            product = product._with_more_rows()
         for k in reversed(range(len(product.batch) - 1)):
             extent = product.batch[k + 1]
-            if all(x.batch[k] == x.batch[k + 1] * extent for x in (product.a, product.b, product.c)):
+            if all(x.batch[k] == x.batch[k + 1] * extent for x in product.matrices):
                 joined = (*product.batch[:k], product.batch[k] * extent, *product.batch[k + 2 :])
                 product = replace(product._without(k), batch=joined)
         return product
 
     def _rows_go_on(self) -> bool:
-        """The last batch axis goes on where the rows end. The stride of a single row says nothing."""
-        return self.m > 1 and self.b.batch[-1] == 0 and all(x.batch[-1] == x.row * self.m for x in (self.a, self.c))
+        """The last batch axis goes on where the rows end."""
+        below = self.m == 1 or all(x.batch[-1] == x.row * self.m for x in (self.a, self.c))
+        return below and self.b.batch[-1] == 0
+
+    def _with_more_rows(self) -> Product:
+        """Its last batch axis as rows. The stride of a single row said nothing."""
+        product = replace(self._without(len(self.batch) - 1), m=self.m * self.batch[-1])
+        if self.m > 1:
+            return product
+        a, c = (replace(x, row=old.batch[-1]) for x, old in ((product.a, self.a), (product.c, self.c)))
+        return replace(product, a=a, c=c)
 
     def _without(self, axis: int) -> Product:
-        a, b, c = (replace(x, batch=_drop(x.batch, axis)) for x in (self.a, self.b, self.c))
+        a, b, c = (replace(x, batch=_drop(x.batch, axis)) for x in self.matrices)
         return replace(self, batch=_drop(self.batch, axis), a=a, b=b, c=c)
 
 

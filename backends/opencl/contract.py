@@ -14,8 +14,9 @@ from typing import Any
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.indexing import host_function
 from omniop.backends.opencl.gemm_problem import Matrix, Problem
-from omniop.backends.opencl.gemm_text import ACCUMULATORS, FEW_ROWS, gemm_text, loads_as, tile_of
+from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_text
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
+from omniop.backends.opencl.macros import ACCUMULATORS, loads_as, tile_of
 from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
 from omniop.opset.dtype import DType

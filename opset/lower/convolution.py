@@ -12,7 +12,7 @@ from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import require_equal
 from omniop.opset.lower.sampling import multilinear
-from omniop.opset.lower.windows import Window, per_axis, split_pads, window_of
+from omniop.opset.lower.windows import Window, ceil_div, per_axis, split_pads, window_of
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
@@ -123,7 +123,7 @@ class _Taps:
 
     @property
     def count(self) -> Dim:
-        return -(-self.kernel // self.stride) if self.direct else self.kernel
+        return ceil_div(self.kernel, self.stride) if self.direct else self.kernel
 
     def place(self, out: Expr, step: Expr) -> tuple[Expr, Expr, list[Expr]]:
         """(element of the window, input place, tests that they exist) for a step below ``count``."""

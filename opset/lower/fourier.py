@@ -32,7 +32,7 @@ def dft(node: Node, x: Tensor, length: Value = None, axis: Value = None) -> Tens
 
 
 def _dft(node: Node, x: Tensor, axis: int) -> Tensor:
-    """Along one axis of a real ([..., 1]) or complex ([..., 2]) tensor, cut or filled with zeros to the wanted length."""
+    """Along one axis of a real ([..., 1]) or complex ([..., 2]) tensor, cut or filled with zeros to a length."""
     axis = axis_of(node, axis, x.rank)
     if axis == x.rank - 1:
         raise ModelError(f"{node.label}: axis {axis} holds the real and imaginary parts")
@@ -76,7 +76,7 @@ def _angle(a: Expr, b: Expr, length: Dim) -> Expr:
 
 
 def _matrix(samples: Dim, parts: int, bins: Dim, length: Dim, inverse: bool) -> Tensor:
-    """exp(-2 pi i t k / length) as [t, part in, k, part out]; the inverse has the other sign and is divided by length."""
+    """exp(-2 pi i t k / length) as [t, part in, k, part out]; the inverse: of the other sign, divided by length."""
 
     def entry(t: Expr, c: Expr, k: Expr, d: Expr) -> Expr:
         angle = _angle(t, k, length)
@@ -143,7 +143,8 @@ def mel_weight_matrix(node: Node, mels: Value, length: Value, rate: Tensor, low:
         left, centre, right = (edges.at(i + k) for k in range(3))
         rising = expr.cast(j - left, FLOAT64) / expr.cast(centre - left, FLOAT64)
         falling = expr.cast(right - j, FLOAT64) / expr.cast(right - centre, FLOAT64)
-        value = expr.select((j >= left) & (j < centre), rising, expr.select(j.eq(centre), expr.const(1.0, FLOAT64), 0.0))
+        value = expr.select(j.eq(centre), expr.const(1.0, FLOAT64), 0.0)
+        value = expr.select((j >= left) & (j < centre), rising, value)
         return expr.cast(expr.select((j >= centre) & (j < right), falling, value), result)
 
     return p.map_of([samples // 2 + 1, count], weight)

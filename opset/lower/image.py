@@ -26,7 +26,8 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
     """``x`` at the places that ``grid`` names, last axis first, from -1 to 1 over each axis."""
     mode, padding = node.attr("mode", "linear"), node.attr("padding_mode", "zeros")
     if mode not in _MODES or padding not in _PADDINGS:
-        raise node.unsupported(f"mode {mode!r} with padding_mode {padding!r}; known: {', '.join((*_MODES, *_PADDINGS))}")
+        known = ", ".join((*_MODES, *_PADDINGS))
+        raise node.unsupported(f"mode {mode!r} with padding_mode {padding!r}; known: {known}")
     rank = x.rank - 2
     if grid.rank != x.rank:
         raise ModelError(f"{node.label}: X has {rank} spatial axes, and grid {grid.rank - 2}")
@@ -55,7 +56,7 @@ def affine_grid(node: Node, theta: Tensor, size: Value) -> Tensor:
     shape = node.ints(1) or []
     rank = len(shape) - 2
     if rank not in (2, 3) or theta.rank != 3:
-        raise ModelError(f"{node.label}: size {shape} and theta {list(theta.shape)}; [N, C, H, W] and [N, 2, 3] would do")
+        raise ModelError(f"{node.label}: size {shape} and theta of shape {list(theta.shape)} are not of 2 or 3 axes")
     for k, wanted in enumerate((shape[0], rank, rank + 1)):
         require_equal(node, theta.shape[k], wanted, f"dim {k} of theta")
     corners, wide = bool(node.attr("align_corners", 0)), p.accumulator(theta.dtype)
@@ -94,10 +95,8 @@ class _Sampler:
     def _point(self, coordinate: Expr, extent: Expr) -> Expr:
         """In elements; -1 and 1 are the centres of the outermost elements, or their outer edges."""
         size = expr.cast(extent, self.wide)
-        if self.align_corners:
-            point = (coordinate + 1) / 2.0 * (size - 1)
-        else:
-            point = ((coordinate + 1) * size - 1) / 2.0
+        shifted = coordinate + 1
+        point = shifted / 2.0 * (size - 1) if self.align_corners else (shifted * size - 1) / 2.0
         return expr.alu("rint", point) if self.mode == "nearest" else point
 
     def _padded(self, point: Expr, extent: Expr) -> Expr:
@@ -132,7 +131,7 @@ class _Sampler:
         return expr.select(rest < extent, rest, extent * 2 - 1 - rest)
 
 
-# Boxes ------------------------------------------------------------------------------------------------------------------
+# Boxes ----------------------------------------------------------------------------------------------------------------
 
 _FEW = 64
 """Steps that are not worth a read-back to make them fewer."""
@@ -152,7 +151,7 @@ def non_max_suppression(
     All classes take a step at once. A score of minus infinity or NaN is never chosen.
     """
     require_equal(node, boxes.shape[1], scores.shape[2], "boxes and scores")
-    batches, classes, count = scores.shape
+    batches, classes = scores.shape[:2]
     least = p.identity("max", scores.dtype)
 
     def initial(e: Expr) -> Expr:

@@ -11,6 +11,7 @@ from omniop.opset.lower.casts import to_float8
 from omniop.opset.lower.common import axis_of, element, require_equal
 from omniop.opset.lower.convolution import convolve
 from omniop.opset.lower.linalg import matmul
+from omniop.opset.lower.windows import ceil_div
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.prims import Tensor
 
@@ -23,7 +24,7 @@ def spread(node: Node, t: Tensor, x: Tensor) -> Tensor:
     axis = axis_of(node, node.attr("axis", 1) if x.rank > 1 else 0, x.rank)
     if block:
         for k in range(x.rank):
-            wanted = -(-x.shape[k] // block) if k == axis else x.shape[k]
+            wanted = ceil_div(x.shape[k], block) if k == axis else x.shape[k]
             require_equal(node, t.shape[k], wanted, f"scales along axis {k} in blocks of {block}")
         return p.map_of(x.shape, lambda *i: t.at(*(a // block if k == axis else a for k, a in enumerate(i))))
     if t.rank > 1:

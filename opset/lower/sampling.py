@@ -21,7 +21,7 @@ class Tap(NamedTuple):
 
 
 def weighed(axes: Sequence[Sequence[Tap]], read: Callable[[tuple[Expr, ...], Expr | None], Expr]) -> Expr:
-    """The sum over every combination of the axes' taps; ``read(places, inside)`` gives an element in the weights' dtype."""
+    """The sum over every combination of the axes' taps; ``read(places, inside)`` gives an element as a weight."""
 
     def along(k: int, places: tuple[Expr, ...], inside: list[Expr]) -> Expr:
         if k == len(axes):

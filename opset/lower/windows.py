@@ -54,7 +54,7 @@ def window_of(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> Wind
     widths = [dilation * (k - 1) + 1 for k, dilation in zip(kernel, dilations, strict=True)]
     auto = node.attr("auto_pad", "NOTSET")
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        out = [-(-d // stride) for d, stride in zip(spatial, strides, strict=True)]
+        out = [ceil_div(d, stride) for d, stride in zip(spatial, strides, strict=True)]
         total = [(o - 1) * s + w - d for o, s, w, d in zip(out, strides, widths, spatial, strict=True)]
         return Window(tuple(kernel), strides, dilations, split_pads(total, auto), tuple(out))
     pads = per_axis(node, "pads", 2 * rank, 0) if auto == "NOTSET" else (0,) * (2 * rank)
@@ -66,13 +66,17 @@ def window_of(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> Wind
             raise ModelError(f"{node.label}: a window of {widths[k]} is wider than axis {k + 2} with its padding")
         size = last // strides[k] + 1
         if ceil:
-            size = -(-last // strides[k]) + 1
+            size = ceil_div(last, strides[k]) + 1
             # a window that would begin in the padding behind is left out; none does if a stride fits in before it
             fits = at_most(strides[k] + pads[rank + k], widths[k])
             if not fits and (size - 1) * strides[k] >= spatial[k] + pads[k]:
                 size = size - 1
         out.append(size)
     return Window(tuple(kernel), strides, dilations, pads, tuple(out))
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    return (a + b - 1) // b
 
 
 def per_axis(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:

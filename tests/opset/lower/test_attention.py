@@ -24,7 +24,9 @@ def inputs(rule: str, heads: int = 2, groups: int = 2, past: bool = True, by_key
         "beta": (BATCH, TOKENS, groups),
     }
     wanted = {"query", "key", "value", *RULES[rule], *(["past"] if past else [])}
-    tensors = [random(shape, seed=k, scale=0.5) if name in wanted else None for k, (name, shape) in enumerate(shapes.items())]
+    tensors = [
+        random(shape, seed=k, scale=0.5) if name in wanted else None for k, (name, shape) in enumerate(shapes.items())
+    ]
     while tensors[-1] is None:
         tensors.pop()
     return tensors

@@ -1,4 +1,4 @@
-"""DFT and STFT against numpy and SciPy in float64, the mel scale against onnx's reference."""
+"""DFT and STFT against numpy in float64, the mel scale against onnx's reference."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from harness import check, random, run, same
-from scipy.signal import ShortTimeFFT
 
 from omniop.opset.errors import ModelError
 
@@ -54,7 +53,7 @@ def test_onesided_inverse_is_real(length: int | None) -> None:
 
 
 def test_terms_that_cancel_give_nothing() -> None:
-    x = np.arange(1000, dtype=np.float32).reshape(1, 1000, 1)
+    x = np.arange(300, dtype=np.float32).reshape(1, 300, 1)
     x = np.concatenate([x, x[:, ::-1]], 1)
     (y,) = run("DFT", [x])
     exact = np.fft.fft(x[..., 0].astype(np.float64))
@@ -76,12 +75,9 @@ def test_stft(length: int, step: int, windowed: bool, onesided: int) -> None:
     window = np.hanning(length).astype(np.float32) if windowed else np.ones(length, np.float32)
     operands = [x, np.array(step), window if windowed else None, np.array(length)]
     (y,) = run("STFT", operands, onesided=onesided)
-    mode = "onesided" if onesided else "twosided"
-    oracle = ShortTimeFFT(window.astype(np.float64), step, 1.0, fft_mode=mode, phase_shift=None)
     starts = range(0, 40 - length + 1, step)
     frames = np.stack([whole(x)[:, k : k + length] * window for k in starts], 1)
     spectrum = np.fft.rfft(frames) if onesided else np.fft.fft(frames)
-    assert len(oracle.f) == spectrum.shape[-1]
     same(y, parts(spectrum), rtol=1e-5, atol=1e-5)
 
 
