@@ -19,6 +19,7 @@ from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store, Work
+from omniop.opset.legalise import stored_dtype
 
 Array = Any
 PrimMethod = Callable[[Any, Call, Sequence[Array]], Sequence[Array]]
@@ -84,9 +85,10 @@ class ArrayDevice(Device):
         if call.prim.startswith("kernel:"):
             return self.kernels.named(call.prim.removeprefix("kernel:")).make(self, call)
         finish = None if call.epilogue is None else self._epilogue(call)
+        stored = [stored_dtype(p.dtype, self.caps) for p in call.params]
 
         def run(buffers: Sequence[Buffer], sizes: Sequence[int]) -> None:
-            arrays = [self.typed(b, p.dtype) for b, p in zip(buffers, call.params, strict=True)]
+            arrays = [self.typed(b, d) for b, d in zip(buffers, stored, strict=True)]
             names = size_names(sizes)
             operands = [view_of(v, arrays, names, self.ops) for v in call.operands]
             if call.prim == "contract":
@@ -113,7 +115,8 @@ class ArrayDevice(Device):
         dtype = holes[0].dtype
         loads: dict[Expr, Expr] = {h: expr.load(len(call.params), (place,), dtype) for h in holes}
         value = expr.substitute(call.epilogue, loads)
-        kernel = Kernel((*call.params, Param(dtype)), axes, (Store(view.buffer, target, value),), call.sizes)
+        params = [Param(stored_dtype(p.dtype, self.caps), p.written) for p in call.params]
+        kernel = Kernel((*params, Param(dtype)), axes, (Store(view.buffer, target, value),), call.sizes)
         evaluator = KernelEvaluator(kernel, self.ops)
 
         def finish(result: Array, arrays: Sequence[Array], sizes: Sequence[int]) -> None:

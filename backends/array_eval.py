@@ -49,8 +49,9 @@ class ArrayOps:
 
 
 def size_names(sizes: Sequence[int]) -> dict[str, int]:
-    """Size arguments by the names kernels use: s0, s1, ..."""
-    return {f"s{k}": int(v) for k, v in enumerate(sizes)}
+    """Size arguments by the names kernels use: s0, s1, ..., and ~s0, ~s1, ... for those that may be below 1."""
+    named = {f"s{k}": int(v) for k, v in enumerate(sizes)}
+    return {**named, **{expr.SCALAR + name: v for name, v in named.items()}}
 
 
 class KernelEvaluator:

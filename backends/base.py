@@ -38,7 +38,7 @@ class Yes:
 
 @dataclass(frozen=True)
 class No:
-    """Rejected: ``code`` for machines ("needs-fp64"), ``detail`` for people."""
+    """Rejected: ``code`` for machines ("needs-fp64"), ``detail`` for people. It is false in a test."""
 
     code: str
     detail: str = ""

@@ -13,19 +13,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from omniop.backends.base import Buffer, Device
 from omniop.dispatcher.build import check_memory
-from omniop.dispatcher.graph import GraphContext, Labels
-from omniop.dispatcher.host_ops import HOST_OPS
+from omniop.dispatcher.graph import GraphContext, Labels, NodeInfo
+from omniop.dispatcher.host_ops import HOST_OPS, by_reference
 from omniop.dispatcher.segment import ReadKey, SegmentTracer, Symbol
 from omniop.dispatcher.template import Binding, Launch, Loop, Op, RunContext, Template, TemplateBuilder, Transfer
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue, signature
 from omniop.dispatcher.weights import Weights
-from omniop.opset.errors import ExecutionError
+from omniop.opset import dtype as dtypes
+from omniop.opset.errors import ExecutionError, UnsupportedError
 from omniop.opset.importer import ImportedModel
 from omniop.opset.nodes import initializer_array
+from omniop.opset.schemas import function_graph
 
 Env = dict[ir.Value, RuntimeValue]
 
@@ -57,24 +60,16 @@ class GraphRunner:
     model: ImportedModel
     graph: ir.Graph
     options: Options
-    context: GraphContext = field(init=False)
+    context: GraphContext
     templates: dict[tuple[object, ...], list[Template]] = field(default_factory=dict)
     bodies: dict[ir.Graph, GraphRunner] = field(default_factory=dict)
+    functions: dict[tuple[object, ...], GraphRunner] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     declared: dict[ir.Value, list[object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.context = GraphContext(self.model, self.graph, self.options.labels)
-        self._adopt(self.context)
-
-    def _adopt(self, context: GraphContext) -> None:
-        self.context = context
-        for graph, sub in context.subgraphs.items():
-            runner = GraphRunner.__new__(GraphRunner)
-            runner.model, runner.graph, runner.options = self.model, graph, self.options
-            runner.templates, runner.bodies, runner.lock, runner.declared = {}, {}, threading.RLock(), {}
-            runner._adopt(sub)
-            self.bodies[graph] = runner
+        for graph, sub in self.context.subgraphs.items():
+            self.bodies[graph] = GraphRunner(self.model, graph, self.options, sub)
 
     def run(self, env: Env, report: RunReport) -> list[RuntimeValue]:
         """Values of the graph's outputs. ``env`` holds its inputs and captured values."""
@@ -104,16 +99,44 @@ class GraphRunner:
     def _host_step(self, position: int, env: Env, report: RunReport) -> int:
         """Run host ops from ``position`` on; gives the position of the first node that is none."""
         nodes = self.context.nodes
+        first = position
         while position < len(nodes):
             info = nodes[position]
             function = HOST_OPS.get((info.node.domain, info.node.op_type))
-            if function is None:
+            if function is None and position > first:
                 break
             inputs = [None if v is None else self._output(v, env) for v in info.node.inputs]
-            outputs = function(self, info, inputs, env, report)
+            if function is None and (info.entry is not None or any(_is_strings(v) for v in inputs)):
+                function = by_reference  # a tensor op that met strings
+            if function is None:
+                outputs = self._call_function(info, inputs, report)
+            else:
+                outputs = function(self, info, inputs, env, report)
             env.update(zip(info.node.outputs, outputs, strict=False))
             position += 1
         return position
+
+    def _call_function(self, info: NodeInfo, inputs: Sequence[RuntimeValue], report: RunReport) -> Sequence[RuntimeValue]:
+        """Run a function whose body holds host ops as a graph of its own."""
+        types = tuple(_type_proto(v) for v in inputs)
+        key = (info.origin, tuple(None if t is None else t.SerializeToString() for t in types))
+        with self.lock:
+            runner = self.functions.get(key)
+            if runner is None:
+                runner = self.functions[key] = self._function_runner(info, types)
+        scope: Env = dict(zip(runner.graph.inputs, inputs, strict=False))
+        scope.update({v: None for v in runner.graph.inputs if v not in scope})
+        return runner.run(scope, report)
+
+    def _function_runner(self, info: NodeInfo, types: Sequence[onnx.TypeProto | None]) -> GraphRunner:
+        function = self.model.functions.get(info.node.op_identifier())
+        if function is None:
+            function = function_graph(info.node, info.imports, types)
+        if function is None:
+            raise UnsupportedError(f"{info.label}: no lowering for {info.node.op_type} since version {info.since}")
+        imports = {**self.model.opset_imports, **function.opset_imports}
+        context = GraphContext(self.model, function.graph, self.options.labels, imports)
+        return GraphRunner(self.model, function.graph, self.options, context)
 
     # Templates ---------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +199,19 @@ def symbol_values(symbols: Sequence[Symbol], env: Env, reads: Mapping[ReadKey, n
             return None
         values.append(int(flat[s.element]))
     return tuple(values)
+
+
+def _is_strings(value: RuntimeValue) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype == object
+
+
+def _type_proto(value: RuntimeValue) -> onnx.TypeProto | None:
+    """The type of a runtime tensor, its shape included; None for anything else."""
+    if isinstance(value, DeviceTensor):
+        return onnx.helper.make_tensor_type_proto(value.dtype.onnx, value.shape)
+    if isinstance(value, np.ndarray):
+        return onnx.helper.make_tensor_type_proto(dtypes.of_numpy(value.dtype).onnx, value.shape)
+    return None
 
 
 # One segment ----------------------------------------------------------------------------------------------------------------

@@ -49,9 +49,12 @@ class Labels:
 class GraphContext:
     """One graph of a model (the main one, a branch or a body)."""
 
-    def __init__(self, model: ImportedModel, graph: ir.Graph, labels: Labels) -> None:
+    def __init__(
+        self, model: ImportedModel, graph: ir.Graph, labels: Labels, imports: Mapping[str, int] | None = None
+    ) -> None:
         self.model = model
         self.graph = graph
+        self.imports = model.opset_imports if imports is None else imports
         self.labels = labels
         self.subgraphs: dict[ir.Graph, GraphContext] = {}
         self.nodes = [self._info(node) for node in graph]
@@ -63,8 +66,8 @@ class GraphContext:
         for attr in node.attributes.values():
             if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
                 graph = attr.as_graph()
-                self.subgraphs[graph] = GraphContext(self.model, graph, self.labels)
-        return describe(self.model, node, self.labels.add(node))
+                self.subgraphs[graph] = GraphContext(self.model, graph, self.labels, self.imports)
+        return describe(self.model, node, self.labels.add(node), self.imports)
 
     def uses(self, info: NodeInfo) -> list[ir.Value]:
         """Inputs of a node and what its subgraphs capture."""

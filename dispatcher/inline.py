@@ -175,9 +175,11 @@ class KernelBuilder:
         return done[root]
 
     def size(self, node: Expr) -> Expr:
+        """Its argument: "s<k>" when it is provably at least 1, as kernels may assume of such names; else "~s<k>"."""
         if node not in self.sizes:
             self.sizes.append(node)
-        return expr.size(f"s{self.sizes.index(node)}")
+        prefix = "" if poly.nonnegative(node - 1) else expr.SCALAR
+        return expr.size(f"{prefix}s{self.sizes.index(node)}")
 
     def add_error_word(self, roots: Sequence[Expr], stores: Sequence[Store]) -> None:
         faults = any(n.op == "load" and n.attr.fault for n in expr.walk(*roots)) or any(s.fault for s in stores)

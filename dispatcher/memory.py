@@ -33,10 +33,10 @@ class Interval:
     last: int
 
 
-def colour(intervals: Sequence[Interval]) -> tuple[list[Slot], dict[Tensor, int]]:
-    """Slots, and the slot of each tensor. A slot that held the same size expression is preferred, then the newest."""
+def colour(intervals: Sequence[Interval]) -> tuple[list[Slot], dict[tuple[Tensor, Device], int]]:
+    """Slots, and the slot of each tensor on each device that holds it. A slot that held the same size expression is preferred, then the newest."""
     slots: list[Slot] = []
-    place: dict[Tensor, int] = {}
+    place: dict[tuple[Tensor, Device], int] = {}
     free: list[int] = []
     busy: list[tuple[int, int]] = []
     for interval in sorted(intervals, key=lambda i: i.first):
@@ -52,6 +52,6 @@ def colour(intervals: Sequence[Interval]) -> tuple[list[Slot], dict[Tensor, int]
             free.remove(chosen)
         if key not in slots[chosen].sizes:
             slots[chosen].sizes.append(key)
-        place[interval.tensor] = chosen
+        place[interval.tensor, interval.device] = chosen
         busy.append((interval.last, chosen))
     return slots, place

@@ -68,7 +68,9 @@ class Placement:
             self.decisions.setdefault(info.origin, decision)
             return list(results)
         for device in self.devices:
-            reason = self._excluded(device, info) or self._dtypes(device, made)
+            reason = self._excluded(device, info)
+            if reason is None:
+                reason = self._dtypes(device, made)
             if reason is not None:
                 decision.rejected.append((device.name, reason))
                 continue
@@ -116,14 +118,23 @@ class Placement:
                 found += self._all(definition.body)
         return found
 
+    def _with_repeats(self, made: Sequence[Definition], repeat: Repeat | None) -> list[tuple[Definition, Repeat | None]]:
+        """Definitions with the repeat that each is inside of."""
+        found: list[tuple[Definition, Repeat | None]] = []
+        for definition in made:
+            found.append((definition, repeat))
+            if isinstance(definition, Repeat):
+                found += self._with_repeats(definition.body, definition)
+        return found
+
     # Routes ---------------------------------------------------------------------------------------------------------------
 
     def _general(self, device: Device, made: Sequence[Definition], decision: Decision) -> str:
         """Keep or expand each structured prim; says what became of them."""
         routes: list[str] = []
-        pending = self._all(made)
+        pending = self._with_repeats(made, None)
         while pending:
-            definition = pending.pop(0)
+            definition, repeat = pending.pop(0)
             if not isinstance(definition, Structured):
                 continue
             context = prim_context(definition, device)
@@ -143,7 +154,9 @@ class Placement:
             recorded = self.trace.definitions[first:]
             for new in recorded:
                 self.device_of.setdefault(new, device)
-            pending = recorded + pending
+            if repeat is not None:
+                repeat.body = (*repeat.body, *recorded)
+            pending = [(new, repeat) for new in recorded] + pending
             routes.append(f"{definition.prim} expanded into {'loops' if device.caps.loops else 'core prims'}")
         return ", ".join(routes) or "core prims"
 

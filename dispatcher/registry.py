@@ -59,8 +59,11 @@ class Registry:
             self._points = tuple(entry_points(group=GROUP))
         return self._points
 
-    def register(self, backend: Backend) -> None:
-        """Add a backend by hand. Raises ValueError when its name is taken, naming both."""
+    def register(self, backend: Backend, *, trusted: bool = False) -> None:
+        """Add a backend by hand; a ``trusted`` one is not put to the trial (a device that plans and never runs).
+
+        Raises ValueError when its name is taken, naming both.
+        """
         with self._lock:
             if backend.name in self.names():
                 raise ValueError(
@@ -68,6 +71,8 @@ class Registry:
                     f"the new one is {type(backend).__module__}.{type(backend).__qualname__}"
                 )
             self._given[backend.name] = backend
+            if trusted:
+                self._loaded[backend.name] = _Loaded(list(backend.devices()))
 
     def unregister(self, name: str) -> None:
         """Take a backend that was added by hand out again."""

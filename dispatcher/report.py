@@ -89,11 +89,11 @@ class Explanation:
 
 
 def templates_of(runner: GraphRunner) -> Iterator[Template]:
-    """Templates of a graph and of its bodies."""
+    """Templates of a graph, of its bodies and of functions run as graphs."""
     for made in runner.templates.values():
         yield from made
-    for body in runner.bodies.values():
-        yield from templates_of(body)
+    for inner in (*runner.bodies.values(), *runner.functions.values()):
+        yield from templates_of(inner)
 
 
 def explain(session: Session) -> Explanation:

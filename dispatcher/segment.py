@@ -249,8 +249,8 @@ class SegmentTracer:
             return [inputs[0]]
         if (node.domain, node.op_type) in HOST_OPS:
             raise _CutHere
-        if any(x is not None and not isinstance(x, Tensor | HostValue) for x in inputs):
-            raise UnsupportedError(f"{info.label}: it gets a sequence or strings, and {node.op_type} has no meaning for them yet")
+        if makes_strings(info) or any(x is not None and not isinstance(x, Tensor | HostValue) for x in inputs):
+            raise _CutHere
         if any(v in wanted for v in node.outputs):
             found = self._host_arithmetic(info, inputs)
             if found is not None:
@@ -365,6 +365,11 @@ def _function_host_wanted(tracer: SegmentTracer, function: ir.Function, imports:
         if node.op_type in HOST_ARITHMETIC and any(v in wanted for v in node.outputs):
             wanted.update(v for v in node.inputs if v is not None)
     return wanted
+
+
+def makes_strings(info: NodeInfo) -> bool:
+    """A cast to strings."""
+    return info.node.op_type == "Cast" and info.attributes.get("to") == dtypes.STRING.onnx
 
 
 def _constant_array(info: NodeInfo) -> np.ndarray:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from omniop.backends.base import Device
 from omniop.dispatcher.execute import Env, GraphRunner, Options, RunReport
-from omniop.dispatcher.graph import Labels
+from omniop.dispatcher.graph import GraphContext, Labels
 from omniop.dispatcher.registry import Registry, registry
 from omniop.dispatcher.report import Explanation, explain, templates_of
 from omniop.dispatcher.values import to_host
@@ -75,7 +75,8 @@ class Session:
             self._allowed += [d for d in _spare(found) if d not in self.devices]
         self.model_labels = Labels()
         options = Options(self._allowed, exclude or {}, Weights(), self.model_labels)
-        self.runner = GraphRunner(self.model, self.model.graph, options)
+        context = GraphContext(self.model, self.model.graph, self.model_labels)
+        self.runner = GraphRunner(self.model, self.model.graph, options, context)
         self._inputs = {v.name or "": v for v in self.model.graph.inputs}
         self.runner.declared = {v: _dims(v) for v in self._inputs.values()}
         self._warned: set[int] = set()

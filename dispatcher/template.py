@@ -235,9 +235,7 @@ class TemplateBuilder:
         guards = [(self.number(c), expected) for c, expected in self.env.guards.items()]
         intervals, outputs = self._intervals(run_steps, results)
         slots, places = colour(intervals)
-        for place_tensor, slot in places.items():
-            for device in self._homes(place_tensor, intervals):
-                self.entries[place_tensor, device] = slot
+        self.entries.update(places)
         table = len(slots)
         constants: list[tuple[int, Buffer]] = []
         for place, buffer in self.constants.items():
@@ -437,9 +435,6 @@ class TemplateBuilder:
             if not (t in kept and (t, device) in outputs) and (t, device) not in self.constants
         ]
         return intervals, outputs
-
-    def _homes(self, t: Tensor, intervals: Sequence[Interval]) -> list[Device]:
-        return [i.device for i in intervals if i.tensor is t]
 
     def _feeds(self, steps: Sequence[AnyStep]) -> list[Place]:
         found: dict[Place, None] = {}

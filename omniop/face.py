@@ -39,7 +39,8 @@ def load(
 
     ``source``: a path, the bytes of a model, or a ModelProto. ``device``: a name of `devices`, or several in order of
     preference; each node runs on the first that can. ``threads``: how many a CPU device may use.
-    ``fallback``: what happens to a node that none of them can run: "warn" and "silent" give it to the cpu, "error" raises.
+    ``fallback``: what happens to a node that none of them can run: "warn" and "silent" give it to the cpu, "error"
+    raises.
     ``exclude``: ops to keep off a device, as ``{"opencl": ["Softmax"]}``.
 
     Raises ModelError, DeviceError.
@@ -47,7 +48,7 @@ def load(
     return Session(source, device, threads=threads, fallback=fallback, exclude=exclude)
 
 
-def devices(*, all: bool = False) -> list[DeviceInfo]:  # noqa: A002 - what a reader expects
+def devices(*, all: bool = False) -> list[DeviceInfo]:
     """The devices of this machine that passed their trial; with ``all``, also those that did not, and why."""
     found = [
         DeviceInfo(

@@ -7,6 +7,7 @@ A `DType` is a value: two of the same name are the same object. Storage is one e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class DType:
     def is_signed(self) -> bool:
         return self.kind in "if"
 
-    @property
+    @cached_property
     def numpy(self) -> np.dtype:
         """The numpy (or ml_dtypes) dtype of host arrays."""
         import ml_dtypes

@@ -4,8 +4,8 @@
 contract on strided views, optionally followed by an epilogue. Both are frozen values whose equality is content: axes,
 buffers and sizes are numbered in order of use, so layers of one shape share one kernel.
 
-Sizes: every number that is not the same for all shapes is a size argument ``s0``, ``s1``, ... (an int64 a launch is given);
-static dims are constants in the expressions.
+Sizes: every number that is not the same for all shapes is a size argument ``s0``, ``s1``, ... (an int64 a launch is given), at
+least 1; one that may be less is called ``~s0``, ``~s1``, ... instead. Static dims are constants in the expressions.
 """
 
 from __future__ import annotations

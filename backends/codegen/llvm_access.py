@@ -84,6 +84,10 @@ class Accesses(Values):
         step = self._step(offset, scope)
         if lanes == 1 or step == 0:
             return self._load_one(scope, self._pointer(buffer, node.dtype, offset, scope), wanted, rest)
+        if step == 1 and wanted is not None and mask is None and wanted.lanes == 1:  # all lanes or none
+            row = self._row(buffer, node.dtype, offset, scope, 1)
+            other_lanes = scope.splat(rest, lanes)
+            return scope.either(wanted, lambda: llvm_vector.load(scope, row, node.dtype, lanes), lambda: other_lanes)
         if step == 1 and (wanted is None or llvm_vector.has_masked(scope, node.dtype)):
             row = self._row(buffer, node.dtype, offset, scope, 1)
             if wanted is None:

@@ -162,7 +162,8 @@ class _CPUPlanner(_Planner):
         for first in range(0, items, step):
             count = min(step, items - first)
             scratch = dense * self._itemsize + each * count
-            yield self._launch("gemm", sizes, arguments, (count, chunks, batches), offset=(first, 0, 0), scratch=scratch)
+            groups = (count, chunks, batches)
+            yield self._launch("gemm", sizes, arguments, groups, offset=(first, 0, 0), scratch=scratch)
 
 
 class _LanesPlanner(_Planner):

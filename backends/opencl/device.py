@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,9 +17,6 @@ from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.programs import Compiler, Text
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel, Work
-
-_BUILT = 4096
-"""Pieces of work kept for the next template that has an equal one."""
 
 
 class OpenCLDevice(Device):
@@ -40,8 +36,6 @@ class OpenCLDevice(Device):
         self._scratch = Scratch(self.alloc)
         identity = (device.platform.version, device.version, *vars(self.fingerprint).values(), self.profile.machine)
         self._compiler = Compiler(context, self.profile.options, identity)
-        self._built: dict[Work, Runnable] = {}
-        self._building = threading.Lock()
 
     # Memory -----------------------------------------------------------------------------------------------------------
 
@@ -103,16 +97,6 @@ class OpenCLDevice(Device):
         return prim == "contract"
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
-        with self._building:
-            missing = [work for work in dict.fromkeys(works) if work not in self._built]
-            if missing:
-                if len(self._built) + len(missing) > _BUILT:
-                    self._built.clear()
-                    missing = list(dict.fromkeys(works))
-                self._built.update(zip(missing, self._build(missing), strict=True))
-            return [self._built[work] for work in works]
-
-    def _build(self, works: Sequence[Work]) -> list[Runnable]:
         printed = [self._print(work, f"k{number}") for number, work in enumerate(works)]
         kernels = self._compile(*(p.text for p in printed if isinstance(p, Printed)))
         return [p.bind(kernels) if isinstance(p, Printed) else p for p in printed]

@@ -1,4 +1,4 @@
-"""What happens to a sum before it is stored: printed from the epilogue as a function that a hand-written kernel calls."""
+"""What happens to a sum before it is stored: the epilogue, printed as a function that a hand-written kernel calls."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from omniop.opset.legalise import Refusal, legalise_expr
 class Finish:
     """``text`` defines ``ID(finish)(ARGUMENTS, row, column, sum)``; ``uses`` are the dialect's helpers in it.
 
-    ``plain``: a sum is stored as it is. ``macros``: the arguments that every kernel of the call begins with: declared as
-    ``BUFFERS`` and ``AND_SIZES`` (something may come between), or both as ``PARAMS``; passed on as ``ARGUMENTS``.
+    ``plain``: a sum is stored as it is. ``macros``: the arguments that every kernel of the call begins with, declared
+    as ``BUFFERS`` and ``AND_SIZES`` (something may come between) or both as ``PARAMS``, passed on as ``ARGUMENTS``.
     """
 
     text: str

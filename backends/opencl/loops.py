@@ -1,9 +1,9 @@
 """Loop kernels: printed by the shared code generator, one work item for each point of their grid.
 
 CPU devices vectorise along the fastest axis of a launch. They need an index that is that axis itself, in 64 bits: a
-number to be divided, or cut to 32 bits, hides from them that neighbours are neighbours (10 times slower). Elsewhere
-a launch has one axis, and offsets have 32 bits; sizes or buffers that need more get a second version of the kernel, compiled
-when they first come.
+number to be divided, or cut to 32 bits, hides from them that neighbours are neighbours (10 times slower). Elsewhere a
+launch has one axis, and offsets have 32 bits; sizes or buffers that need more get a second version of the kernel,
+compiled when they first come.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _ELEMENTS = 1 << 31
 """Buffers of so many need 64-bit offsets."""
 
 _LONG, _SQUARE = 64, 16
-"""Work items of a group along the fastest axis, where it has a second: as many as vectors like, or a square tile, so that a
-transpose finds what it reads in the cache."""
+"""Work items of a group along the fastest axis, where it has a second: as many as vectors like, or a square tile, so that
+a transpose finds what it reads in the cache."""
 
 Compile = Callable[[Text], Mapping[str, BoundKernel]]
 
@@ -123,6 +123,13 @@ def _transposes(kernel: Kernel, program: Program) -> bool:
 
 class _SpacePrinter(KernelPrinter):
     """The last axis is the launch's fastest, the one before it the next; all others share the third."""
+
+    def open(self, head: str) -> None:
+        """Loops inside a work item stay scalar: vectorising them crashes Intel's compiler where a guarded load feeds a
+        logarithm, and it is along work items that vectors are wanted."""
+        if head.startswith("for "):
+            self.line("#pragma clang loop vectorize(disable)")
+        super().open(head)
 
     def _grid(self) -> None:
         outer, inner = self.program.grid[:-2], self.program.grid[-2:]

@@ -1,7 +1,7 @@
 """Discrete Fourier transforms, and the mel scale's weights.
 
-A transform is one product with a matrix of cosines and sines, in float64: sums of terms that cancel come out as 0, or
-as near to it as the result's own dtype tells.
+A transform is a product with a matrix of cosines and sines, in float64: sums of terms that cancel come out as 0, or as
+near to it as the result's own dtype tells.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
-from omniop.opset.dtype import FLOAT64, INT64, DType
+from omniop.opset.dtype import FLOAT64, INT64
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axis_of, element
@@ -38,35 +38,60 @@ def _dft(node: Node, x: Tensor, axis: int) -> Tensor:
         raise ModelError(f"{node.label}: axis {axis} holds the real and imaginary parts")
     inverse, onesided = bool(node.attr("inverse", 0)), bool(node.attr("onesided", 0))
     given, extent = node.ints(1), x.shape[axis]
-    halved = inverse and onesided
-    length = given[0] if given else (extent - 1) * 2 if halved else extent
-    most = length // 2 + 1 if halved else length
-    used = extent if at_most(extent, most) else most
-    last = [k for k in range(x.rank - 1) if k != axis]
-    rows = p.narrow(p.transpose(x, [*last, axis, x.rank - 1]), -2, 0, used)
-    if halved:
-        y = _transformed(node, rows, _real_inverse(used, _parts(node, x), length), x.dtype)
+    mirrored = inverse and onesided
+    length = given[0] if given else (extent - 1) * 2 if mirrored else extent
+    order = [*(k for k in range(x.rank - 1) if k != axis), axis, x.rank - 1]
+    samples = p.transpose(x, order)
+    _check_parts(node, samples)
+    if mirrored:
+        y = p.narrow(_spectrum(_whole(samples, length), length, length, 1), -1, 0, 1)
     else:
-        bins = length // 2 + 1 if onesided else length
-        y = _transformed(node, rows, _matrix(used, _parts(node, x), bins, length, inverse), x.dtype)
-    order = [*last, axis, x.rank - 1]
-    return p.transpose(y, [order.index(k) for k in range(x.rank)])
+        y = _spectrum(samples, length, length // 2 + 1 if onesided else length, 1 if inverse else -1)
+    if inverse:
+        y = p.elementwise(lambda e: e / expr.cast(as_expr(length), FLOAT64), y)
+    return p.transpose(p.cast(y, x.dtype), [order.index(k) for k in range(x.rank)])
 
 
-def _parts(node: Node, x: Tensor) -> int:
-    """1 for a real tensor, 2 for a complex one."""
-    parts = int(x.shape[-1])
-    if parts not in (1, 2):
-        raise ModelError(f"{node.label}: the last axis holds {parts} numbers where 1 (real) or 2 (complex) belong")
-    return parts
+def _check_parts(node: Node, x: Tensor) -> None:
+    if x.shape[-1] != 1 and x.shape[-1] != 2:
+        raise ModelError(f"{node.label}: a last axis of {x.shape[-1]}, where 1 (real) or 2 (complex) is needed")
 
 
-def _transformed(node: Node, x: Tensor, matrix: Tensor, dtype: DType) -> Tensor:
-    """``x`` [..., samples, parts] by a matrix [samples, parts, bins, parts], as one product in float64."""
-    lead, inner = x.shape[:-2], product(x.shape[-2:])
-    rows = p.cast(p.reshape(x, [product(lead), inner]), FLOAT64)
-    columns = p.reshape(matrix, [inner, product(matrix.shape[2:])])
-    return p.cast(p.reshape(p.contract(rows, columns), [*lead, *matrix.shape[2:]]), dtype)
+def _whole(x: Tensor, length: Dim) -> Tensor:
+    """The spectrum of a real signal: its first half and, mirrored, the conjugate of it."""
+    used = as_expr(x.shape[-2])
+
+    def element(*i: Expr) -> Expr:
+        *lead, k, part = i
+        second = k > as_expr(length // 2)
+        place = expr.select(second, as_expr(length) - k, k)
+        value = x.at(*lead, place, part, guard=place < used)
+        return expr.select(second & part.eq(1), -value, value)
+
+    return p.map_of([*x.shape[:-2], length, x.shape[-1]], element)
+
+
+_DIRECT = 512
+"""Up to this length a transform is one product; a longer one is two rounds of shorter ones, where it has divisors."""
+
+
+def _spectrum(x: Tensor, length: Dim, bins: Dim, sign: int) -> Tensor:
+    """sum over t of ``x[..., t, :]`` exp(sign 2 pi i t k / length), for k below ``bins``: [..., bins, 2] in float64."""
+    if isinstance(length, int) and length > _DIRECT:
+        columns = max(d for d in range(1, math.isqrt(length) + 1) if length % d == 0)
+        if columns > 1:
+            return p.narrow(_in_rounds(x, length, columns, sign), -2, 0, bins)
+    used = x.shape[-2] if at_most(x.shape[-2], length) else length
+    x = p.narrow(x, -2, 0, used)
+    lead, parts = x.shape[:-2], x.shape[-1]
+
+    def entry(t: Expr, c: Expr, k: Expr, d: Expr) -> Expr:
+        angle = _angle(t, k, length)
+        return expr.select(c.eq(d), expr.alu("cos", angle), expr.alu("sin", angle) * expr.cast((d - c) * sign, FLOAT64))
+
+    table = p.reshape(p.map_of([used, parts, bins, 2], entry), [used * parts, bins * 2])
+    rows = p.cast(p.reshape(x, [product(lead), used * parts]), FLOAT64)
+    return p.reshape(p.contract(rows, table), [*lead, bins, 2])
 
 
 def _angle(a: Expr, b: Expr, length: Dim) -> Expr:
@@ -75,28 +100,30 @@ def _angle(a: Expr, b: Expr, length: Dim) -> Expr:
     return turn * (2 * math.pi) / expr.cast(as_expr(length), FLOAT64)
 
 
-def _matrix(samples: Dim, parts: int, bins: Dim, length: Dim, inverse: bool) -> Tensor:
-    """exp(-2 pi i t k / length) as [t, part in, k, part out]; the inverse: of the other sign, divided by length."""
+def _in_rounds(x: Tensor, length: int, columns: int, sign: int) -> Tensor:
+    """Sample t = rows * t1 + t2 and bin k = k1 + columns * k2: transforms over t1, a turn by t2 k1, transforms over t2.
 
-    def entry(t: Expr, c: Expr, k: Expr, d: Expr) -> Expr:
-        angle = _angle(t, k, length)
-        sine = expr.alu("sin", angle) * expr.cast(d - c if inverse else c - d, FLOAT64)
-        value = expr.select(c.eq(d), expr.alu("cos", angle), sine)
-        return value / expr.cast(as_expr(length), FLOAT64) if inverse else value
+    J. W. Cooley and J. W. Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965.
+    """
+    rows = length // columns
+    lead, parts = x.shape[:-2], x.shape[-1]
 
-    return p.map_of([samples, parts, bins, 2], entry)
+    def dealt(*i: Expr) -> Expr:
+        *at, second, first, part = i
+        t = first * rows + second
+        return x.at(*at, t, part, guard=t < as_expr(x.shape[-2]))
 
+    inner = _spectrum(p.map_of([*lead, rows, columns, parts], dealt), columns, columns, sign)
 
-def _real_inverse(bins: Dim, parts: int, length: Dim) -> Tensor:
-    """From half a spectrum to the real signal, as [k, part, t, 1]: the other half is the conjugate of this one."""
+    def turned(*i: Expr) -> Expr:
+        *at, first, second, part = i
+        angle = _angle(first, second, length)
+        cosine, sine = expr.alu("cos", angle), expr.alu("sin", angle) * float(sign)
+        real, imaginary = (inner.at(*at, second, first, k) for k in (0, 1))
+        return expr.select(part.eq(0), real * cosine - imaginary * sine, real * sine + imaginary * cosine)
 
-    def entry(k: Expr, c: Expr, t: Expr, _: Expr) -> Expr:
-        angle = _angle(k, t, length)
-        own = k.eq(0) | (k * 2).eq(as_expr(length))
-        value = expr.select(c.eq(0), expr.alu("cos", angle), -expr.alu("sin", angle))
-        return expr.select(own, value, value * 2.0) / expr.cast(as_expr(length), FLOAT64)
-
-    return p.map_of([bins, parts, length, 1], entry)
+    outer = _spectrum(p.map_of([*lead, columns, rows, 2], turned), rows, rows, sign)
+    return p.map_of([*lead, length, 2], lambda *i: outer.at(*i[:-2], i[-2] % columns, i[-2] // columns, i[-1]))
 
 
 @lowering("STFT", since=17, host=(1, 3))
@@ -109,15 +136,17 @@ def stft(node: Node, signal: Tensor, step: Value, window: Tensor | None = None, 
     batch, total, _ = signal.shape
     if not at_most(samples, total):
         raise ModelError(f"{node.label}: a frame of {samples} is longer than the signal of {total}")
-    frames, parts = (total - samples) // steps[0] + 1, _parts(node, signal)
+    _check_parts(node, signal)
+    frames = (total - samples) // steps[0] + 1
 
     def framed(b: Expr, f: Expr, t: Expr, c: Expr) -> Expr:
         value = expr.cast(signal.at(b, f * as_expr(steps[0]) + t, c), FLOAT64)
         return value if window is None else value * expr.cast(window.at(t), FLOAT64)
 
-    rows = p.map_of([batch, frames, samples, parts], framed)
     bins = samples // 2 + 1 if node.attr("onesided", 1) else samples
-    return _transformed(node, rows, _matrix(samples, parts, bins, samples, inverse=False), signal.dtype)
+    return p.cast(
+        _spectrum(p.map_of([batch, frames, samples, signal.shape[2]], framed), samples, bins, -1), signal.dtype
+    )
 
 
 @lowering("MelWeightMatrix", since=17, host=(0, 1))

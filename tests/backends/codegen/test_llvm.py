@@ -239,6 +239,19 @@ def joined(m: Matrix) -> Case:
     return mapped(m, expr.select(j < 3, left, right), [m.data()[:, :3].copy(), m.data()])
 
 
+def _stacked(m: Matrix, dtype: DType) -> Case:
+    """Two arrays one below the other: the guards hold in all lanes or in none."""
+    i, j = m.row(), m.column()
+    upper = element(0, m.at(i, j), dtype, i < 2)
+    lower = element(1, m.at(i - 2, j), dtype, i >= 2, 7)
+    value = expr.select(i < 2, upper, lower)
+    return mapped(m, value, [m.data(dtype)[:2].copy(), m.data(dtype)], [reads(dtype), reads(dtype)])
+
+
+CASES["stacked"] = lambda m: _stacked(m, FLOAT32)
+CASES["stacked_halves"] = lambda m: _stacked(m, FLOAT16)
+
+
 @case
 def lower_triangle(m: Matrix) -> Case:
     i, j = m.row(), m.column()

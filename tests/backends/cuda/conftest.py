@@ -1,4 +1,4 @@
-"""The drivers that the CUDA tests run on: the emulator in each of its orders, and a GPU where there is one."""
+"""The drivers and devices that the CUDA tests run on: the emulator in several ways, and a GPU where there is one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from cuda_runner import Runner
 
+from omniop.backends.base import KernelTable
 from omniop.backends.cuda import cupy_driver, emulator
+from omniop.backends.cuda.device import CudaDevice
 from omniop.backends.cuda.driver import Driver
+from omniop.backends.cuda.launch import EMULATOR, GPU
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +49,17 @@ def emulated(request: pytest.FixtureRequest) -> Runner:
 def emulator_runner() -> Runner:
     """The emulator, in its default order."""
     return Runner(_driver("forward"))
+
+
+@pytest.fixture(scope="session", params=["emulator", "as-gpu", "gpu"])
+def device(request: pytest.FixtureRequest) -> CudaDevice:
+    """The emulator as it is offered, the emulator with a GPU's kernels and threads that take turns, and a GPU."""
+    ways = {"emulator": ("reverse", EMULATOR), "as-gpu": ("shuffled", GPU), "gpu": ("gpu", GPU)}
+    order, profile = ways[request.param]
+    return CudaDevice(_driver(order), profile, KernelTable())
+
+
+@pytest.fixture(scope="session")
+def one_device() -> CudaDevice:
+    """The emulator, for what does not depend on the way."""
+    return CudaDevice(_driver("forward"), EMULATOR, KernelTable())
