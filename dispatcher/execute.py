@@ -227,23 +227,23 @@ def _execute(
 ) -> tuple[Env, np.ndarray | None]:
     """Run a template; gives the values it produced, and the read-back that ends it."""
     context = template.lease(binding)
-    try:
-        table: list[Buffer] = [*context.slots, *[None] * (template.table - len(context.slots))]
-        for entry, buffer in template.constants:
-            table[entry] = buffer
-        for entry, key, device, dtype in template.feeds:
-            value = env[key] if key in env else reads[key]  # type: ignore[index]
-            table[entry] = _on_device(value, device, dtype, report)
-        for entry, shape, device, dtype in template.outputs:
-            elements = int(np.prod(binding.shapes[shape], dtype=np.int64))
-            table[entry] = device.alloc(check_memory(device, elements * dtype.itemsize))
-        for (entry, _), word in zip(template.error_devices, context.errors, strict=True):
-            table[entry] = word
-        _run_ops(template.ops, table, binding.numbers, binding.symbols, report)
-        _check_faults(template, context, labels)
-        return _collect(template, binding, table, env, reads)
-    finally:
-        template.release(context)
+    table: list[Buffer] = [*context.slots, *[None] * (template.table - len(context.slots))]
+    for entry, buffer in template.constants:
+        table[entry] = buffer
+    for entry, key, device, dtype in template.feeds:
+        value = env[key] if key in env else reads[key]  # type: ignore[index]
+        table[entry] = _on_device(value, device, dtype, report)
+    for entry, shape, device, dtype in template.outputs:
+        elements = int(np.prod(binding.shapes[shape], dtype=np.int64))
+        table[entry] = device.alloc(check_memory(device, elements * dtype.itemsize))
+    for (entry, _), word in zip(template.error_devices, context.errors, strict=True):
+        table[entry] = word
+    _run_ops(template.ops, table, binding.numbers, binding.symbols, report)
+    fault = _take_fault(template, context, labels)
+    template.release(context)  # not when a launch failed: its error words may be set
+    if fault is not None:
+        raise fault
+    return _collect(template, binding, table, env, reads)
 
 
 def _run_ops(ops: Sequence[Op], table: list[Buffer], numbers: Sequence[int], symbols: tuple[int, ...], report: RunReport) -> None:
@@ -284,14 +284,20 @@ def _on_device(value: RuntimeValue, device: Device, dtype: Any, report: RunRepor
     return buffer
 
 
-def _check_faults(template: Template, context: RunContext, labels: Labels) -> None:
+def _take_fault(template: Template, context: RunContext, labels: Labels) -> ExecutionError | None:
+    """The first fault that the devices met; clears every error word."""
+    found: list[tuple[int, str]] = []
     for (_, device), word in zip(template.error_devices, context.errors, strict=True):
         code = np.zeros(1, np.int32)
         device.d2h(code, word)
         if code[0]:
             device.h2d(word, np.zeros(1, np.int32))
-            origin, message = template.faults[int(code[0]) - 1]
-            raise ExecutionError(f"{labels.names[origin]}: {message} (on {device.name})")
+            found.append((int(code[0]), device.name))
+    if not found:
+        return None
+    first, name = min(found)
+    origin, message = template.faults[first - 1]
+    return ExecutionError(f"{labels.names[origin]}: {message} (on {name})")
 
 
 def _collect(

@@ -73,41 +73,56 @@ class Inliner:
         return expr.select(test, self.element(tensor, places, both), alternative)
 
 
-def collapse_axes(axes: list[Expr], roots: list[Expr]) -> tuple[list[Expr], list[Expr]]:
-    """Neighbouring axes merged wherever every offset keeps its form: fewer axes, longer inner loops.
+def collapse_axes(axes: list[Expr], offsets: Sequence[Expr], roots: list[Expr]) -> tuple[list[Expr], list[Expr]]:
+    """Neighbouring axes merged where every offset steps through both as through one: fewer axes, longer inner loops.
 
-    ``roots`` are expressions in which offsets are already element offsets.
+    ``offsets`` are the stores' element offsets, which are among ``roots``; loads hold theirs. An axis that is used for anything
+    else (a guard, a computed value, an offset that is not affine) stays as it is.
     """
-    k = len(axes) - 2
+    every = list(offsets)
+    fixed: set[Expr] = set()
+    stack, seen = [r for r in roots if all(r is not o for o in offsets)], set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op == "axis":
+            fixed.add(node)
+        elif node.op == "load":
+            every.append(node.args[0])
+            stack.extend(node.args[1:])
+        elif node.op == "reduce":
+            stack.extend(node.args[node.attr.axes :])
+        else:
+            stack.extend(node.args)
+    strides: list[dict[Expr, Expr]] = []
+    for offset in dict.fromkeys(every):
+        own = tuple(n for n in expr.walk(offset) if n.op == "axis")
+        form = poly.affine(offset, own)
+        if form is None:
+            fixed.update(own)
+        else:
+            strides.append(dict(zip(own, form[1], strict=True)))
+    zero = expr.index(0)
+    merged = list(axes)
+    replaced: dict[Expr, Expr] = {}
+    k = len(merged) - 2
     while k >= 0:
-        outer, inner = axes[k], axes[k + 1]
-        merged = expr.axis(outer.attr, poly.simplify(outer.args[0] * inner.args[0]))
+        outer, inner = merged[k], merged[k + 1]
         extent = inner.args[0]
-        replaced = {outer: merged // extent, inner: merged % extent}
-        attempt = [_simplify_offsets(expr.substitute(r, replaced)) for r in roots]
-        if all(_linear_in(merged, r) for r in attempt):
-            roots = attempt
-            axes = [*axes[:k], merged, *axes[k + 2 :]]
+        if not {outer, inner} & fixed and all(
+            poly.same(s.get(outer, zero), s.get(inner, zero) * extent) for s in strides
+        ):
+            joined = expr.raw_axis(inner.attr, poly.simplify(outer.args[0] * extent))
+            for s in strides:
+                s[joined] = s.pop(inner, zero)
+                s.pop(outer, None)
+            replaced = {old: joined if new is inner else new for old, new in replaced.items()}
+            replaced.update({outer: zero, inner: joined})
+            merged[k : k + 2] = [joined]
         k -= 1
-    return axes, roots
-
-
-def _simplify_offsets(root: Expr) -> Expr:
-    """int64 sums and products in normal form, wherever they stand."""
-    done: dict[Expr, Expr] = {}
-    for node in expr.walk(root):
-        new = expr.rebuild(node, tuple(done[a] for a in node.args))
-        if new.op == "alu" and new.dtype.name == "int64" and new.attr in ("add", "mul", "floordiv", "floormod"):
-            new = poly.simplify(new)
-        done[node] = new
-    return done[root]
-
-
-def _linear_in(axis: Expr, root: Expr) -> bool:
-    """No quotient or remainder takes the axis apart."""
-    return not any(
-        n.op == "alu" and n.attr in ("floordiv", "floormod") and axis in expr.free_axes(n) for n in expr.walk(root)
-    )
+    return merged, [expr.substitute(r, replaced) for r in roots] if replaced else roots
 
 
 class KernelBuilder:
@@ -223,7 +238,7 @@ def build_kernel(
     for init, update in carries:
         roots += [builder.flatten(init), builder.flatten(update)]
     if seq is None:
-        own, roots = collapse_axes(own, roots)
+        own, roots = collapse_axes(own, roots[: 3 * len(stores) : 3], roots)
     own, seq, roots = number_axes(own, seq, roots)
     roots = [builder.size_arguments(r) for r in roots]
     own = [builder.size_arguments(a) for a in own]

@@ -34,7 +34,10 @@ class Interval:
 
 
 def colour(intervals: Sequence[Interval]) -> tuple[list[Slot], dict[tuple[Tensor, Device], int]]:
-    """Slots, and the slot of each tensor on each device that holds it. A slot that held the same size expression is preferred, then the newest."""
+    """Slots, and the slot of each tensor on each device that holds it.
+
+    A slot that held the same size expression is preferred, then the newest.
+    """
     slots: list[Slot] = []
     place: dict[tuple[Tensor, Device], int] = {}
     free: list[int] = []

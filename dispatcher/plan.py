@@ -134,6 +134,10 @@ class Planner:
         self.outputs = [self.resolve(t) for t in outputs]
         self.materialised: set[Tensor] = set()
         self.owners: dict[Tensor, set[Definition]] = {}
+        self.evaluations: dict[Definition, int] = {}
+        """How often a definition's element is computed in all, where no reduce is around."""
+        self.reducing: set[Definition] = set()
+        """Owners whose kernels hold a reduce, as decided so far."""
         self.order = self._topological(self.outputs)
         self._choose()
 
@@ -184,6 +188,7 @@ class Planner:
             else:
                 for t in definition.outputs:
                     self.owners[t] = {definition}
+                self._note_reduce(definition)
                 for t in self._boundary(definition):
                     must.add(t)
         self._cut_large_kernels()
@@ -205,6 +210,7 @@ class Planner:
             self.materialised.add(tensor)
         if tensor in self.materialised:
             self.owners[tensor] = {tensor.definition}
+            self._note_reduce(tensor.definition)
             return
         owners: set[Definition] = set()
         for reader in readers:
@@ -217,9 +223,17 @@ class Planner:
             return
         if len(owners) == 1 and self._may_inline(tensor, readers, next(iter(owners))):
             self.owners[tensor] = owners
+            if _reduces(map_):
+                self.reducing |= owners
             return
         self.materialised.add(tensor)
         self.owners[tensor] = {map_}
+        self.evaluations.pop(map_, None)
+        self._note_reduce(map_)
+
+    def _note_reduce(self, definition: Definition) -> None:
+        if _reduces(definition):
+            self.reducing.add(definition)
 
     def _may_inline(self, tensor: Tensor, readers: list[Definition], owner: Definition) -> bool:
         map_ = tensor.definition
@@ -228,12 +242,34 @@ class Planner:
             return False
         if _has_fault(map_.value) and self._read_under_guard(tensor, readers):
             return False
-        uses = self._uses_in(tensor, owner)
-        if any(n.op == "reduce" for n in expr.walk(map_.value)):
-            return isinstance(owner, Map) and self._row_pattern(tensor, owner, [node for node, _ in uses])
-        evaluations = sum(self.hint([a.args[0] for a in scope]) for _, scope in uses)
+        reduces = _reduces(map_)
+        only = self._only_load(tensor, readers)
+        if not reduces and owner not in self.reducing and only is not None:
+            reader = readers[0]
+            repeats = self._evaluated(reader) / max(1, self.hint(reader.outputs[0].extents))
+            evaluations = int(self.hint([a.args[0] for a in expr.free_axes(only)]) * max(1.0, repeats))
+        else:
+            uses = self._uses_in(tensor, owner)
+            if reduces:
+                return isinstance(owner, Map) and self._row_pattern(tensor, owner, [node for node, _ in uses])
+            evaluations = sum(self.hint([a.args[0] for a in scope]) for _, scope in uses)
+        self.evaluations[map_] = evaluations
         limit = CHEAP_RECOMPUTE_LIMIT if _cost(map_.value) <= CHEAP else RECOMPUTE_LIMIT
         return evaluations <= limit * max(1, self.hint(tensor.extents))
+
+    def _only_load(self, tensor: Tensor, readers: list[Definition]) -> Expr | None:
+        """The load through which all of the tensor is read, when there is one and it is in a map with arithmetic."""
+        if len(readers) != 1 or not isinstance(readers[0], Map) or _is_view(readers[0].value):
+            return None
+        loads = self._loads_of(tensor, readers[0])
+        return loads[0] if len(loads) == 1 else None
+
+    def _evaluated(self, definition: Definition) -> int:
+        """How often the definition's elements are computed: once each unless it was written into readers."""
+        if definition not in self.evaluations:
+            axes = definition.axes if isinstance(definition, Scatter) else prims.axes_of(definition.outputs[0].shape)
+            self.evaluations[definition] = self.hint([a.args[0] for a in axes if a.op == "axis"])
+        return self.evaluations[definition]
 
     def _uses_in(self, tensor: Tensor, owner: Definition) -> list[tuple[Expr, set[Expr]]]:
         """Each load of ``tensor`` in the kernel of ``owner``, as decided so far, with the axes it is evaluated over."""
@@ -562,6 +598,10 @@ def _is_view(value: Expr) -> bool:
     if any(n.op in ("load", "reduce") for n in inner) or value.op == "reduce":
         return False
     return value.op == "load" or _cost(value) == 0
+
+
+def _reduces(definition: Definition) -> bool:
+    return any(n.op == "reduce" for n in expr.walk(*definition.expressions()))
 
 
 def _has_fault(value: Expr) -> bool:

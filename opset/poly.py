@@ -23,6 +23,7 @@ Poly = dict[Monomial, int]
 _ORDER = {"size": 0, "axis": 1}
 
 
+@lru_cache(maxsize=1 << 16)
 def _sort_key(atom: Expr) -> tuple[int, str]:
     return (_ORDER.get(atom.op, 2), repr(atom))
 
@@ -67,7 +68,9 @@ def _compute(node: Expr) -> Poly:
             return _fuse_div_mod(_times(poly_of(node.args[0]), poly_of(node.args[1])))
         if node.attr in ("floordiv", "floormod"):
             return _divide(poly_of(node.args[0]), poly_of(node.args[1]), node.attr)
-    return {(simplify_inside(node),): 1}
+    atom = simplify_inside(node)
+    same_operation = (atom.op, atom.attr) == (node.op, node.attr)
+    return {(atom,): 1} if same_operation else poly_of(atom)  # it may have folded into one of its operands
 
 
 def simplify_inside(node: Expr) -> Expr:
@@ -138,6 +141,8 @@ def upper_bound(poly: Poly) -> Poly | None:
     """A polynomial over sizes that no value exceeds, or None."""
     result: Poly = {}
     for monomial, c in poly.items():
+        if len(monomial) > 1 and not all(map(_atom_nonnegative, monomial)):
+            return None  # bounds of factors multiply only where none is negative
         term: Poly = {(): c}
         for atom in monomial:
             if atom.op == "size":

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,10 @@ class Definition:
 
     def inputs(self) -> tuple[Tensor, ...]:
         """The tensors it reads."""
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> tuple[Tensor, ...]:
         found: dict[Tensor, None] = {}
         for node in expr.walk(*self.expressions()):
             if node.op == "load":

@@ -19,6 +19,9 @@ from omniop.opset import expr, poly
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel
 
+NEAR = 4
+"""The greatest stride at which all elements of a row are loaded to pick out some."""
+
 _ROUNDS = 16
 """More splits than any kernel needs."""
 
@@ -59,6 +62,17 @@ def stride_of(offset: Expr, axis: Expr) -> tuple[Expr, Expr] | None:
         else:
             return None
     return poly.expr_of(stride), poly.expr_of(rest)
+
+
+def step_of(offset: Expr, axis: Expr) -> int | None:
+    """The stride where it is a number from -1 to `NEAR`; points next to each other are worth a vector then."""
+    step = 0
+    for monomial, c in poly.poly_of(offset).items():
+        if monomial == (axis,):
+            step = c
+        elif axis in monomial or any(axis in expr.free_axes(a) for a in monomial if a.op not in ("size", "axis")):
+            return None
+    return step if -1 <= step <= NEAR else None
 
 
 def _fresh(kernel: Kernel) -> Iterator[int]:

@@ -4,6 +4,7 @@ and anything else lane by lane."""
 from __future__ import annotations
 
 from omniop.backends.codegen import llvm_alu, llvm_vector
+from omniop.backends.codegen.axes import step_of
 from omniop.backends.codegen.llvm_ir import Module, Value, const, index
 from omniop.backends.codegen.llvm_values import Scope, Values
 from omniop.opset import expr, poly
@@ -20,10 +21,13 @@ class Accesses(Values):
 
     # Addresses --------------------------------------------------------------------------------------------------------
 
-    def _pointer(self, buffer: int, dtype: DType, offset: Expr, scope: Scope) -> str:
-        """The address of a scalar offset, summed from the outside in: each loop adds what it alone knows."""
+    def _pointer(self, buffer: int, dtype: DType, offset: Expr, scope: Scope, along: Value | None = None) -> str:
+        """The address of a scalar offset, and ``along`` more, summed from the outside in: each loop adds what it alone
+        knows. A constant comes last: it is part of the instruction, and neighbours share the rest."""
         terms: dict[int, tuple[Scope, poly.Poly]] = {}
-        for monomial, c in poly.poly_of(offset).items():
+        whole = poly.poly_of(offset)
+        constant = whole.pop((), 0)
+        for monomial, c in whole.items():
             home = self.root
             for atom in monomial:
                 other = self.home(atom, scope)
@@ -37,7 +41,9 @@ class Accesses(Values):
             if key not in home.pointers:
                 home.pointers[key] = home.element(pointer, dtype, self.value(term, home))
             pointer = home.pointers[key]
-        return pointer
+        if along is not None:
+            pointer = scope.element(pointer, dtype, along)
+        return scope.element(pointer, dtype, index(constant))
 
     def _pointers(self, buffer: int, dtype: DType, offset: Expr, scope: Scope) -> list[str]:
         """The address for each lane."""
@@ -47,17 +53,16 @@ class Accesses(Values):
             offsets = llvm_alu.index_of(scope, self.value(offset, scope))
             base = f"%buffer{buffer}"
             return [scope.element(base, dtype, scope.lane(offsets, k)) for k in range(scope.lanes)]
-        stride, rest = self.value(parts[0], scope), self._pointer(buffer, dtype, parts[1], scope)
-        first = scope.element(rest, dtype, scope.mul(scope.place(scope.lane_axis), stride))
+        stride = self.value(parts[0], scope)
+        along = scope.mul(scope.place(scope.lane_axis), stride)
+        first = self._pointer(buffer, dtype, parts[1], scope, along)
         return [scope.element(first, dtype, scope.mul(stride, index(k)) if k else index(0)) for k in range(scope.lanes)]
 
     def _step(self, offset: Expr, scope: Scope) -> int | None:
-        """The offset's step from lane to lane where it is 0, 1 or -1."""
+        """The offset's step from lane to lane; see `axes.step_of`."""
         if scope.lane_axis is None or not self.in_lanes(offset, scope):
             return 0
-        parts = self.stride(offset, scope.lane_axis)
-        step = parts[0].attr if parts is not None and parts[0].op == "const" else None
-        return step if step in (0, 1, -1) else None
+        return step_of(offset, scope.lane_axis)
 
     def _row(self, buffer: int, dtype: DType, offset: Expr, scope: Scope, step: int) -> str:
         """The address of the lowest of lanes that lie in a row."""
@@ -67,7 +72,9 @@ class Accesses(Values):
         place = scope.place(scope.lane_axis)
         if step < 0:
             place = scope.op("sub", index(1 - scope.lanes), place)
-        return scope.element(self._pointer(buffer, dtype, parts[1], scope), dtype, place)
+        elif step > 1:
+            place = scope.mul(place, index(step))
+        return self._pointer(buffer, dtype, parts[1], scope, place)
 
     # Loads ------------------------------------------------------------------------------------------------------------
 
@@ -96,6 +103,9 @@ class Accesses(Values):
         if step == -1 and wanted is None:
             row = self._row(buffer, node.dtype, offset, scope, -1)
             return scope.shuffle(llvm_vector.load(scope, row, node.dtype, lanes), range(lanes - 1, -1, -1))
+        if step is not None and step > 1 and wanted is None:
+            row = self._row(buffer, node.dtype, offset, scope, step)
+            return llvm_vector.load_every(scope, row, node.dtype, lanes, step)
         pointers = self._pointers(buffer, node.dtype, offset, scope)
 
         def apart() -> Value:
@@ -126,8 +136,8 @@ class Accesses(Values):
         if lanes is None or row is None or not expr.is_const(row[0], 1) or block in self.free(lanes[0]):
             return None
         stride = self.value(lanes[0], scope)
-        first = self._pointer(node.attr.source, node.dtype, row[1], scope)
-        first = scope.element(first, node.dtype, scope.mul(scope.place(scope.lane_axis), stride))
+        along = scope.mul(scope.place(scope.lane_axis), stride)
+        first = self._pointer(node.attr.source, node.dtype, row[1], scope, along)
         places = [scope.mul(stride, index(k)) if k else index(0) for k in range(scope.lanes)]
         return llvm_vector.load_square(scope, [scope.element(first, node.dtype, p) for p in places], node.dtype)
 

@@ -204,12 +204,14 @@ class Code:
     def interleave(self, a: Value, b: Value) -> tuple[Value, Value]:
         """a0 b0 a1 b1 ... in two vectors."""
         half = a.lanes // 2
-        pairs = []
-        for start in (0, half):
-            lanes = ", ".join(f"i32 {k}, i32 {k + a.lanes}" for k in range(start, start + half))
-            text = self.let(f"shufflevector {a}, {b}, <{a.lanes} x i32> <{lanes}>")
-            pairs.append(Value(text, a.dtype, a.lanes))
-        return pairs[0], pairs[1]
+        low = [lane for k in range(half) for lane in (k, k + a.lanes)]
+        return self.shuffle_two(a, b, low), self.shuffle_two(a, b, [k + half for k in low])
+
+    def shuffle_two(self, a: Value, b: Value, lanes: Sequence[int]) -> Value:
+        """The named lanes, in order, of ``a`` followed by ``b``."""
+        mask = ", ".join(f"i32 {k}" for k in lanes)
+        text = self.let(f"shufflevector {a}, {b}, <{len(lanes)} x i32> <{mask}>")
+        return Value(text, a.dtype, len(lanes))
 
     # Instructions -----------------------------------------------------------------------------------------------------
 
@@ -290,6 +292,8 @@ class Code:
         return a if b.text == "0" else b if a.text == "0" else self.op("add", a, b)
 
     def mul(self, a: Value, b: Value) -> Value:
+        if a.is_const and b.is_const:
+            return index(int(a.text) * int(b.text))
         return a if b.text == "1" else b if a.text == "1" else self.op("mul", a, b)
 
     def element(self, pointer: str, dtype: DType, offset: Value) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from omniop.backends.codegen import llvm_kept
-from omniop.backends.codegen.axes import refine, split, stride_of
+from omniop.backends.codegen.axes import refine, split, step_of, stride_of
 from omniop.backends.codegen.indexing import is_index
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.opset import expr
@@ -30,6 +30,8 @@ from omniop.opset.kernel import Kernel
 _UNKNOWN_EXTENT = 64
 _LANES = 8
 """Lanes assumed when costs are compared; the order of the answers hardly depends on it."""
+_MANY_LOADS = 8
+"""With more than these, several registers to a vector are more registers than there are."""
 _GATHER = 1.5
 """An element fetched into a lane, against a scalar load."""
 
@@ -234,7 +236,8 @@ class _Costs:
             for c in members
             for a in c.accesses
         )
-        unroll = 1 if apart or work > 160 else 2 if work > 64 else 4
+        loads = sum(len(c.accesses) for c in members)
+        unroll = 1 if apart or work > 160 else 2 if work > 64 or loads > _MANY_LOADS else 4
         return Width(min(bits, 32), max(1, unroll // 2) if bits > 32 else unroll)
 
     def _with_lanes(self, context: _Context, lanes: Expr | None) -> Iterator[_Context]:
@@ -253,19 +256,17 @@ class _Costs:
         here = context.work * share
         for a in context.accesses:
             stride = self._stride(a.offset, lanes)
-            here += share if stride in (1, -1) or (stride == 0 and a.is_load) else _GATHER
+            vectors = stride is not None and (a.is_load or abs(stride) == 1)
+            here += share * max(1, abs(stride)) if vectors and stride is not None else _GATHER
         inner = sum(self.cost(c, lanes if lanes in c.outside else self.best(c)) for c in context.inner)
         return points * here + inner
 
     def _stride(self, offset: Expr, axis: Expr) -> int | None:
-        """The offset's step along an axis where it is 0, 1 or -1."""
         if axis not in self._free[offset]:
             return 0
         key = (offset, axis)
         if key not in self._strides:
-            parts = stride_of(offset, axis)
-            step = parts[0].attr if parts is not None and parts[0].op == "const" else None
-            self._strides[key] = step if step in (0, 1, -1) else None
+            self._strides[key] = step_of(offset, axis)
         return self._strides[key]
 
 

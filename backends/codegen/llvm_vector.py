@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from omniop.backends.codegen import llvm_alu
-from omniop.backends.codegen.llvm_ir import Code, Value, const, memory_type
+from omniop.backends.codegen.llvm_ir import Code, Value, const, index, memory_type
 from omniop.opset.dtype import BOOL, UINT8, DType
 
 # Memory ---------------------------------------------------------------------------------------------------------------
@@ -63,6 +63,23 @@ def masked_store(code: Code, pointer: str, value: Value, mask: Value) -> None:
 
 def _suffix(dtype: DType) -> str:
     return f"f{dtype.bits}" if dtype.is_float else f"i{dtype.bits}"
+
+
+def load_every(code: Code, pointer: str, dtype: DType, lanes: int, step: int) -> Value:
+    """Elements 0, step, 2 * step, ... by loads of all between them, the last of which ends with the last element."""
+    last = step * (lanes - 1)
+    held = UINT8 if dtype is BOOL else dtype
+    result: Value | None = None
+    filled = 0
+    for k in range(step):
+        start = min(k * lanes, last + 1 - lanes)
+        part = load(code, code.element(pointer, held, index(start)), held, lanes)
+        until = (start + lanes - 1) // step + 1
+        picked = [lanes + step * j - start if filled <= j < until else j for j in range(lanes)]
+        result = code.shuffle_two(part if result is None else result, part, picked)
+        filled = until
+    assert result is not None
+    return _from_memory(code, result.text, dtype, lanes)
 
 
 def load_square(code: Code, pointers: Sequence[str], dtype: DType) -> list[Value]:

@@ -31,7 +31,8 @@ from omniop.opset.kernel import Kernel
 
 _ENTRY = "kernel"
 # The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
-_OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source")
+# Addresses are printed as loops want them: strength reduction only trades addressing modes for registers, slowly.
+_OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
 # LLVM tunes some x86 CPUs to 256-bit vectors for code that it vectorises itself; ours is explicit.
 _EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
 

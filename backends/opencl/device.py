@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from omniop.backends.base import Answer, Buffer, Device, KernelTable, No, OpContext, Runnable
-from omniop.backends.opencl import contract, probe
-from omniop.backends.opencl.contract import print_contract
+from omniop.backends.opencl import contract, conv, probe
 from omniop.backends.opencl.driver import opencl
 from omniop.backends.opencl.launch import BoundKernel, Launch, Scratch
 from omniop.backends.opencl.loops import print_loops
@@ -91,10 +90,12 @@ class OpenCLDevice(Device):
     def accepts(self, op: OpContext) -> Answer:
         if op.op == "contract":
             return contract.accepts(op)
+        if op.op == "conv":
+            return conv.accepts(op, self.profile)
         return No("expands", f"{self.name} runs {op.op} by its expansion")
 
     def accepts_epilogue(self, prim: str) -> bool:
-        return prim == "contract"
+        return prim in ("contract", "conv")
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
         printed = [self._print(work, f"k{number}") for number, work in enumerate(works)]
@@ -106,7 +107,9 @@ class OpenCLDevice(Device):
         if isinstance(work, Kernel):
             return print_loops(work, self.profile, name, self._compile, self._scratch)
         if work.prim == "contract":
-            return print_contract(work, self.caps, self.profile, name, self._scratch)
+            return contract.print_contract(work, self.caps, self.profile, name, self._scratch)
+        if work.prim == "conv":
+            return conv.print_conv(work, self.caps, self.profile, name, self._scratch)
         if work.prim.startswith("kernel:"):
             return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
         raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")

@@ -32,8 +32,8 @@ _ELEMENTS = 1 << 31
 """Buffers of so many need 64-bit offsets."""
 
 _LONG, _SQUARE = 64, 16
-"""Work items of a group along the fastest axis, where it has a second: as many as vectors like, or a square tile, so that
-a transpose finds what it reads in the cache."""
+"""Work items of a group along the fastest axis, where it has a second: as many as vectors like, or, so that a transpose
+finds what it reads in the cache, as many as along the second."""
 
 Compile = Callable[[Text], Mapping[str, BoundKernel]]
 

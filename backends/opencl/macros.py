@@ -1,4 +1,4 @@
-"""What the texts in ``kernels/`` are fitted with: loads of elements, and the vectors and register tile of CPU devices."""
+"""What the texts in ``kernels/`` are fitted with: loads, and for CPU devices vectors and a register tile."""
 
 from __future__ import annotations
 

@@ -72,6 +72,7 @@ def read_array(path: Path, dtype: str | None) -> np.ndarray[Any, Any]:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is not an array that numpy.save has written: {error}") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise UsageError(f"{path} holds several arrays (.npz); numpy.save writes one to a file")
     if array.dtype.kind == "V" and dtype is not None:
         wanted = _dtype(dtype)

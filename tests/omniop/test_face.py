@@ -104,12 +104,12 @@ def test_wrong_options() -> None:
 def test_truncated_file(keep: int, tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
     path.write_bytes(affine().SerializeToString()[:keep])
-    with pytest.raises(omniop.ModelError, match="cut.onnx"):
+    with pytest.raises(omniop.ModelError, match=r"cut\.onnx"):
         omniop.load(path, device="reference")
 
 
 def test_file_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(omniop.ModelError, match="nothing.onnx"):
+    with pytest.raises(omniop.ModelError, match=r"nothing\.onnx"):
         omniop.load(tmp_path / "nothing.onnx", device="reference")
 
 

@@ -211,11 +211,22 @@ def flipped_into(m: Matrix) -> Case:
     return Kernel((reads(), writes()), (i, j), (store,), 2), [m.data(), m.data()]
 
 
-@case
-def every_third(m: Matrix) -> Case:
+def _every(m: Matrix, step: int) -> Case:
     i, j = m.row(), m.column()
-    x = RNG.standard_normal((ROWS, 3 * m.columns)).astype(np.float32)
-    return mapped(m, element(0, i * (m.width * 3) + j * 3), [x])
+    x = RNG.standard_normal((ROWS, step * m.columns)).astype(np.float32)
+    return mapped(m, element(0, i * (m.width * step) + j * step), [x[:, : step * m.columns]])
+
+
+CASES["every_second"] = lambda m: _every(m, 2)
+CASES["every_third"] = lambda m: _every(m, 3)
+CASES["every_fifth"] = lambda m: _every(m, 5)
+
+
+@case
+def pairs_of_bools_compared(m: Matrix) -> Case:
+    i, j = m.row(), m.column()
+    left, right = (element(0, (i * m.width + j) * 2 + k, BOOL) for k in (0, 1))
+    return mapped(m, expr.alu("and", left, right), [RNG.random((ROWS, 2 * m.columns)) < 0.5], [reads(BOOL)])
 
 
 def _padded(m: Matrix, dtype: DType) -> Case:

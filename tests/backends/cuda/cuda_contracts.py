@@ -95,6 +95,17 @@ def normal(*shape: int, dtype: str = "float32") -> np.ndarray:
     return values.astype(kind.numpy)
 
 
+def bias_relu_residual(call: Call) -> Expr:
+    """``max(sum + bias[column], 0) + residual[batch, row, column]``"""
+    shape = call.results[0].shape
+    axes = [expr.axis(k, extent) for k, extent in enumerate(shape)]
+    place = axes[0]
+    for axis, extent in zip(axes[1:], shape[1:], strict=True):
+        place = place * extent + axis
+    total = expr.hole(dtypes.FLOAT32) + expr.load(3, (axes[-1],), dtypes.FLOAT32)
+    return expr.maximum(total, 0.0) + expr.load(4, (place,), dtypes.FLOAT32)
+
+
 class LibraryDriver(EmuDriver):
     """The emulator with a matrix library: numpy on the buffers' memory."""
 

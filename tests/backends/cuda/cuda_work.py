@@ -26,7 +26,7 @@ def linear_map(dtype: DType, extent: Expr = N) -> Kernel:
 
 
 def rows(function: Callable[[Callable[[Expr], Expr], Expr, Expr], Expr], columns: Expr = M) -> Kernel:
-    """``function(x, c, k)`` at each column ``c`` of each row; ``x(j)`` is the row's element, ``k`` an axis to reduce."""
+    """``function(x, c, k)`` at column ``c`` of each row; ``x(j)`` is the row's element, ``k`` an axis to reduce."""
     r, c, k = expr.raw_axis(0, N), expr.raw_axis(1, columns), expr.raw_axis(2, columns)
     value = function(lambda j: expr.load(0, (r * columns + j,), FLOAT32), c, k)
     return Kernel((Param(FLOAT32), Param(value.dtype, True)), (r, c), (Store(1, r * columns + c, value),), 2)

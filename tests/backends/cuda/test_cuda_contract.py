@@ -1,4 +1,4 @@
-"""Matrix products against numpy's in float64, at shapes and strides that end badly: by our kernels, and by a library."""
+"""Matrix products against numpy's in float64, at shapes and strides that end badly: our kernels, and a library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_contracts import LibraryDriver, Product, normal
+from cuda_contracts import LibraryDriver, Product, bias_relu_residual, normal
 from cuda_work import launch
 
 from omniop.backends.base import KernelTable, No, OpContext, TensorType
@@ -90,7 +90,9 @@ def test_dtypes(device: CudaDevice, a: str, b: str, accumulate: str, result: str
     if kind.is_int:
         np.testing.assert_array_equal(c, exact.astype(kind.numpy))
     else:
-        eps = float(np.finfo(np.float32).eps if kind.bits == 32 else 2.0 ** {"float16": -11, "bfloat16": -8}.get(result, -50))
+        eps = float(
+            np.finfo(np.float32).eps if kind.bits == 32 else 2.0 ** {"float16": -11, "bfloat16": -8}.get(result, -50)
+        )
         np.testing.assert_allclose(c.astype(np.float64), exact, rtol=2 * eps, atol=40 * float(np.finfo(sums.numpy).eps))
 
 
@@ -102,19 +104,9 @@ def test_integers_wrap(device: CudaDevice) -> None:
 # Epilogues ------------------------------------------------------------------------------------------------------------
 
 
-def bias_relu_residual(call: Call) -> Expr:
-    """``max(sum + bias[column], 0) + residual[batch, row, column]``"""
-    shape = call.results[0].shape
-    axes = [expr.axis(k, extent) for k, extent in enumerate(shape)]
-    place = axes[0]
-    for axis, extent in zip(axes[1:], shape[1:], strict=True):
-        place = place * extent + axis
-    total = expr.hole(dtypes.FLOAT32) + expr.load(3, (axes[-1],), dtypes.FLOAT32)
-    return expr.maximum(total, 0.0) + expr.load(4, (place,), dtypes.FLOAT32)
-
-
-@pytest.mark.parametrize("symbolic", [True, False], ids=["symbolic", "static"])
-@pytest.mark.parametrize("batch", [(), (2,), (2, 3), (1, 3)], ids=str)
+@pytest.mark.parametrize(
+    ("batch", "symbolic"), [((), True), ((2,), False), ((2, 3), True), ((2, 3), False), ((1, 3), True)], ids=str
+)
 def test_epilogue(device: CudaDevice, batch: tuple[int, ...], symbolic: bool) -> None:
     a, b, bias, residual = normal(*batch, 7, 19), normal(*batch, 19, 66), normal(66), normal(*batch, 7, 66)
     p = Product(a, b, epilogue=bias_relu_residual, extra=(bias, residual), symbolic=symbolic)

@@ -90,7 +90,9 @@ def test_scatter_keeps_the_largest(device: CudaDevice, dtype: str) -> None:
 
 def test_scatter_multiplies(device: CudaDevice) -> None:
     index = RNG.integers(0, 5, 40)
-    *_, result = run(device, "scatter mul float32", np.full(40, 2, np.float32), index, np.ones(5, np.float32), sizes=(40,))
+    *_, result = run(
+        device, "scatter mul float32", np.full(40, 2, np.float32), index, np.ones(5, np.float32), sizes=(40,)
+    )
     np.testing.assert_array_equal(result, 2.0 ** np.bincount(index, minlength=5))
 
 

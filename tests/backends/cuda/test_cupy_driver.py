@@ -202,6 +202,28 @@ def test_gemm_is_row_major(any_driver: CupyDriver, dtype: str) -> None:
             np.testing.assert_allclose(result.astype(np.float64), exact, rtol=tolerance, atol=4 * tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_gemm_leaves_sums_wide(any_driver: CupyDriver, dtype: str) -> None:
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    a, b = (np.random.default_rng(0).standard_normal(shape).astype(kind) for shape in ((5, 7), (7, 4)))
+    padded = np.full(3 + 20, 9, np.float32)
+    buffers = [upload(any_driver, array) for array in (a, b, padded)]
+    any_driver.gemm(Gemm(dtype, 5, 4, 7, lda=7, ldb=4, ldc=4, offset_c=3, result="float32"), *buffers)
+    any_driver.d2h(padded, buffers[2])
+    assert padded[:3].tolist() == [9, 9, 9]
+    exact = a.astype(np.float64) @ b.astype(np.float64)
+    np.testing.assert_allclose(padded[3:].reshape(5, 4), exact, rtol=1e-6, atol=1e-6)
+
+
+def test_without_cublas(fake: FakeCupy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """There is no vendor library then, which is said once."""
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", None)
+    driver = CupyDriver()
+    assert driver.gemm is None
+    assert driver.gemm is None
+    assert [record.message.count("nvidia-cublas") for record in caplog.records] == [1]
+
+
 def test_memory_and_copies(any_driver: CupyDriver) -> None:
     a = np.arange(10, dtype=np.int32)
     source, target = upload(any_driver, a), any_driver.alloc(40)

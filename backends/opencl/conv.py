@@ -1,0 +1,206 @@
+"""The prim ``conv`` on CPU devices: a matrix product whose second matrix is the padded input, read in place.
+
+It runs 10 to 25 times faster than the loop kernel, which has no registers full of sums to use an input for. Groups of
+few output channels (depthwise convolutions) have nothing to share and stay loops.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
+from omniop.backends.codegen.c_helpers import memory_name
+from omniop.backends.codegen.indexing import host_function
+from omniop.backends.opencl.contract import print_contract
+from omniop.backends.opencl.finish import finish
+from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
+from omniop.backends.opencl.macros import ACCUMULATORS, fitted, load_macros, loads_as, read, tile_macros, tile_of
+from omniop.backends.opencl.pointwise import as_contract
+from omniop.backends.opencl.printed import Printed
+from omniop.backends.opencl.probe import Profile
+from omniop.backends.opencl.programs import Text
+from omniop.opset import expr, poly
+from omniop.opset.dtype import DType
+from omniop.opset.kernel import Call
+from omniop.opset.prims import accumulator
+
+_AXES = 3
+_FEW_ROWS = 4
+"""Groups of fewer output channels are left to loops."""
+_TILES = 8
+"""Tiles of positions in a strip: a tile of weights is used so many times before it leaves the cache."""
+_ITEMS_PER_CORE = 4
+_SCRATCH_BYTES = 64 << 20
+"""Padded images held at a time, if there is more than one."""
+_PAD_ELEMENTS = 1 << 14
+"""What a work item that pads copies, about."""
+
+
+def accepts(op: OpContext, profile: Profile) -> Answer:
+    if not profile.cpu:
+        return No("conv-gpu", "its convolution is tuned for CPU devices")
+    x, w = op.inputs[:2]
+    assert x is not None
+    assert w is not None
+    total = accumulator(x.dtype)
+    for operand in (x, w):
+        if total not in ACCUMULATORS or total not in op.caps.compute or loads_as(operand.dtype, total) is None:
+            return No("conv-dtype", f"{operand.dtype} with sums in {total} has no kernel")
+    if len(x.shape) > 2 + _AXES:
+        return No("conv-rank", f"{len(x.shape) - 2} spatial axes, the kernel has {_AXES}")
+    if not all(isinstance(pad, int) for pad in op.attrs["pads"]):
+        return No("conv-pads", "the padding depends on the shapes")
+    channels, group = w.shape[0], op.attrs["group"]
+    if group > 1 and (channels is None or channels // group < _FEW_ROWS):
+        return No("conv-group", f"groups of fewer than {_FEW_ROWS} output channels are faster as loops")
+    return YES
+
+
+def print_conv(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scratch) -> Printed:
+    """``tag`` ends the names of its kernels."""
+    product = as_contract(call)
+    if product is not None:
+        return print_contract(product, caps, profile, tag, scratch)
+    x, w = call.operands
+    total = accumulator(x.dtype)
+    done = finish(call, total, caps, 2)
+    tile = tile_of(profile, total)
+    macros = {
+        "ID(name)": f"name##_{tag}",
+        "T": ACCUMULATORS[total],
+        **done.macros,
+        **tile_macros(tile, total),
+        "TX": memory_name(call.params[x.buffer].dtype),
+        **load_macros("X", x.dtype, total, tile.lanes),
+        **load_macros("W", w.dtype, total, tile.lanes),
+        "INPUT": f"b{x.buffer}",
+        "WEIGHTS": f"b{w.buffer}",
+        "DENSE_WEIGHTS": str(int(not _weights_in_place(call, total))),
+        "FINISH_ATTRIBUTES": "__attribute__((noinline))",
+    }
+    body = fitted(macros, [done.text, read("finish.cl"), read("conv_vector.cl")])
+    text = Text(call.describe(), body, done.uses, (read("gemm.h"), read("conv.h")))
+
+    def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
+        return PlannedWork(_Planner(call, total, profile, kernels, tag), scratch)
+
+    return Printed(text, bind)
+
+
+def _weights_in_place(call: Call, total: DType) -> bool:
+    """Sums' type, and one row after the other."""
+    w = call.operands[1]
+    place, step = [], expr.index(1)
+    for extent in reversed(w.shape):
+        place.append(step)
+        step = step * extent
+    return w.dtype is total and all(poly.same(a, b) for a, b in zip(w.strides, reversed(place), strict=True))
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """One run's numbers, with three spatial axes."""
+
+    images: int
+    channels: int
+    outputs: int
+    source: tuple[int, ...]
+    out: tuple[int, ...]
+    window: tuple[int, ...]
+    x: tuple[int, ...]
+    """Offset, then strides."""
+    w: tuple[int, ...]
+
+
+class _Planner:
+    """From sizes to launches: pad the input, order the weights where they need it, multiply."""
+
+    def __init__(
+        self, call: Call, total: DType, profile: Profile, kernels: Mapping[str, BoundKernel], tag: str
+    ) -> None:
+        x, w = call.operands
+        self._numbers = host_function(
+            [*x.shape, *w.shape, *call.results[0].shape, x.offset, *x.strides, w.offset, *w.strides]
+        )
+        self._rank = len(x.shape) - 2
+        self._group = call.attr("group")
+        self._strides = self._three(call.attr("strides"), 1)
+        self._dilations = self._three(call.attr("dilations"), 1)
+        self._before = self._three(call.attr("pads")[: self._rank], 0)
+        self._dense = not _weights_in_place(call, total)
+        self._tile = tile_of(profile, total)
+        self._itemsize = total.itemsize
+        self._items = profile.units * _ITEMS_PER_CORE
+        self._buffers = len(call.params)
+        self._kernels = kernels
+        self._tag = tag
+
+    def _three(self, numbers: Sequence[int], missing: int) -> tuple[int, ...]:
+        return (*(missing,) * (_AXES - self._rank), *numbers)
+
+    def _shape(self, sizes: tuple[int, ...]) -> _Shape:
+        numbers = self._numbers(sizes)
+        rank = self._rank + 2
+        x_shape, w_shape, out = (numbers[k * rank : (k + 1) * rank] for k in range(3))
+        x, w = numbers[3 * rank : 4 * rank + 1], numbers[4 * rank + 1 :]
+        source, places, window = (self._three(shape[2:], 1) for shape in (x_shape, out, w_shape))
+        x, w = ((*view[:3], *self._three(view[3:], 0)) for view in (x, w))
+        return _Shape(x_shape[0], w_shape[1], w_shape[0] // self._group, source, places, window, x, w)
+
+    def __call__(self, sizes: tuple[int, ...], buffers: Sequence[Any]) -> tuple[Launch, ...]:
+        shape = self._shape(sizes)
+        reach = [
+            (o - 1) * s + (k - 1) * d
+            for o, s, k, d in zip(shape.out, self._strides, shape.window, self._dilations, strict=True)
+        ]
+        phase = [r // s + 1 for r, s in zip(reach, self._strides, strict=True)]
+        plane = prod(phase) * prod(self._strides)
+        image = self._group * shape.channels * plane * self._itemsize
+        count = max(1, min(shape.images, _SCRATCH_BYTES // image))
+        return tuple(
+            launch
+            for first in range(0, shape.images, count)
+            for launch in self._images(sizes, shape, phase, plane, first, min(count, shape.images - first))
+        )
+
+    def _images(
+        self, sizes: tuple[int, ...], shape: _Shape, phase: Sequence[int], plane: int, first: int, images: int
+    ) -> Iterator[Launch]:
+        tile, depth = self._tile, shape.channels * prod(shape.window)
+        planes = images * self._group * shape.channels
+        positions = ((shape.out[0] - 1) * phase[1] + shape.out[1] - 1) * phase[2] + shape.out[2]
+        offsets = _up(planes * plane + tile.panel, 2)
+        weights = offsets + depth * 8 // self._itemsize
+        scratch = (weights + (self._group * shape.outputs * depth if self._dense else 0)) * self._itemsize
+        columns = min(_TILES, -(-positions // tile.panel)) * tile.panel
+        strips, batches = -(-positions // columns), images * self._group
+        tiles = -(-shape.outputs // tile.rows)
+        rows = -(-tiles // min(tiles, -(-self._items // (strips * batches)))) * tile.rows
+        lines = plane // phase[2] // self._strides[2]
+        pad_lines = max(1, min(lines, _PAD_ELEMENTS * lines // plane))
+        x = (shape.x[0] + first * shape.x[1], *shape.x[1:])
+        numbers = (
+            *(shape.outputs, depth, self._group, shape.channels, *x, *shape.w),
+            *(*shape.source, *shape.out, *shape.window, *self._strides, *self._dilations, *self._before, *phase),
+            *(plane, positions, offsets, weights, first),
+        )
+
+        def launch(name: str, groups: tuple[int, int, int], rows: int = 0) -> Launch:
+            arguments = numbers_from(self._buffers + 1, (*sizes, _STRUCT.pack(*numbers, rows, columns)))
+            return Launch(self._kernels[f"{name}_{self._tag}"], arguments, groups, (1, 1, 1), None, scratch)
+
+        yield launch("pad", (planes, -(-lines // pad_lines), 1), pad_lines)
+        if self._dense:
+            yield launch("weights", (self._group * shape.outputs, 1, 1))
+        yield launch("conv", (strips, -(-shape.outputs // rows), batches), rows)
+
+
+_STRUCT = struct.Struct("<44q")
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

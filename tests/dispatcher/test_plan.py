@@ -1,0 +1,144 @@
+"""Fusion: what becomes one kernel, and what must not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omniop.conformance.oracles import onnxruntime_engine
+from omniop.dispatcher.report import StepReport
+from omniop.dispatcher.session import Session
+from tests.dispatcher.conftest import LoadPlain
+from tests.gate.case import model, normal
+
+
+def run(session: Session, **feeds: np.ndarray) -> list[StepReport]:
+    """The launches, after the answer was checked."""
+    expected = onnxruntime_engine(session.source_of_test)(feeds)  # type: ignore[attr-defined]
+    for name, value in session.run(feeds).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-5)
+    return session.explain().kernels()
+
+
+@pytest.fixture
+def plan(load_plain: LoadPlain) -> Any:
+    """``plan(text, feeds, weights, **caps)``: the launches of a small model that gave the right answer."""
+
+    def planned(text: str, feeds: dict[str, np.ndarray], weights: Any = None, **caps: Any) -> list[StepReport]:
+        proto = model(text, **(weights or {}))
+        session = load_plain(proto, **caps)
+        session.source_of_test = proto  # type: ignore[attr-defined]
+        return run(session, **feeds)
+
+    return planned
+
+
+def kinds(steps: list[StepReport]) -> Counter[str]:
+    return Counter(s.kind for s in steps)
+
+
+X = {"x": normal(40, 50)}
+
+
+def test_a_chain_is_one_kernel(plan: Any) -> None:
+    (step,) = plan("g (float[N, M] x) => (float[N, M] y) { a = Exp (x) b = Neg (a) c = Relu (b) y = Add (c, x) }", X)
+    assert len(step.nodes) == 4
+
+
+def test_views_vanish(plan: Any) -> None:
+    """Transpose, Reshape, Slice and Expand are indices of their reader."""
+    text = """g (float[N, M] x) => (float[M, N] y)
+    { t = Transpose <perm = [1, 0]> (x) u = Unsqueeze (t, zero) s = Squeeze (u, zero) y = Exp (s) }"""
+    assert len(plan(text, X, {"zero": np.array([0])})) == 1
+
+
+def test_a_diamond_is_one_kernel(plan: Any) -> None:
+    """Two readers that end in one kernel count as one."""
+    text = "g (float[N, M] x) => (float[N, M] y) { a = Exp (x) b = Neg (a) c = Sin (a) y = Mul (b, c) }"
+    assert len(plan(text, X)) == 1
+
+
+def test_what_two_kernels_read_is_kept(plan: Any) -> None:
+    text = "g (float[N, M] x) => (float[N, M] y, float[M, N] z) { a = Exp (x) y = Neg (a) t = Sin (a) z = Transpose (t) }"
+    assert len(plan(text, X)) == 3
+
+
+def test_an_output_that_is_also_read_is_computed_once(plan: Any) -> None:
+    assert len(plan("g (float[N, M] x) => (float[N, M] y, float[N, M] z) { y = Exp (x) z = Sin (y) }", X)) == 2
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_a_row_pattern_is_one_kernel(plan: Any, op: str) -> None:
+    """The reduces run along the rows of the kernel that reads them."""
+    assert len(plan(f"g (float[N, M] x) => (float[N, M] y) {{ y = {op} <axis = -1> (x) }}", X)) == 1
+
+
+def test_a_reduce_over_rows_joins_no_transposed_reader(plan: Any) -> None:
+    """Each element of the product would need the sums of a whole row again."""
+    text = """g (float[N, M] x) => (float[N, N] y)
+    { s = ReduceSum <keepdims = 0> (x, one) t = Exp (s) a = Unsqueeze (t, one) y = Sub (a, t) }"""
+    steps = plan(text, {"x": normal(200, 50)}, {"one": np.array([1])})
+    assert len(steps) == 2
+
+
+def test_much_recomputing_is_avoided(plan: Any) -> None:
+    """A vector that is broadcast over many rows is computed once; over two rows it is written into its reader."""
+    text = "g (float[M] x, float[N, M] z) => (float[N, M] y) { a = Erf (x) y = Add (a, z) }"
+    for rows, kernels in ((40, 2), (2, 1)):
+        assert len(plan(text, {"x": normal(50), "z": normal(rows, 50)})) == kernels, rows
+
+
+def test_an_epilogue_is_part_of_its_call(plan: Any) -> None:
+    text = """g (float[N, 16] x, float[N, 8] z) => (float[N, 8] y)
+    { p = MatMul (x, w) q = Add (p, b) r = Relu (q) y = Mul (r, z) }"""
+    weights = {"w": normal(16, 8), "b": normal(8)}
+    (step,) = plan(text, {"x": normal(5, 16), "z": normal(5, 8)}, weights)
+    assert step.kind == "call"
+    assert len(step.nodes) == 4
+    assert "hole" in step.what
+
+
+@pytest.mark.parametrize(
+    ("tail", "extra"),
+    [
+        ("y = Softmax (p)", 1),  # a reduce
+        ("q = Relu (p) y = Add (q, p)", 0),  # read twice, but at its own place and by one kernel
+        ("t = Transpose (p) y = Relu (t)", 1),  # another place
+    ],
+)
+def test_what_may_be_an_epilogue(plan: Any, tail: str, extra: int) -> None:
+    text = f"g (float[N, 16] x) => (float[A, B] y) {{ p = MatMul (x, w) {tail} }}"
+    steps = plan(text, {"x": normal(5, 16)}, {"w": normal(16, 8)})
+    assert kinds(steps) == Counter(call=1, kernel=extra)
+
+
+def test_a_result_that_is_wanted_has_no_epilogue(plan: Any) -> None:
+    text = "g (float[N, 16] x) => (float[N, 8] p, float[N, 8] y) { p = MatMul (x, w) y = Relu (p) }"
+    assert kinds(plan(text, {"x": normal(5, 16)}, {"w": normal(16, 8)})) == {"call": 1, "kernel": 1}
+
+
+@pytest.mark.parametrize(("buffers", "kernels"), [(64, 1), (10, 2), (6, 5)])
+def test_a_kernel_of_too_many_buffers_is_cut(plan: Any, buffers: int, kernels: int) -> None:
+    names = [f"x{k}" for k in range(12)]
+    parts = [f"e{k} = Exp (x{k})" for k in range(12)]
+    sums = ["s0 = Add (e0, e1)", *(f"s{k} = Add (s{k - 1}, e{k + 1})" for k in range(1, 10)), "y = Add (s9, e11)"]
+    text = f"g ({', '.join(f'float[N] {n}' for n in names)}) => (float[N] y) {{ {' '.join(parts + sums)} }}"
+    feeds = {n: normal(9, seed=k) for k, n in enumerate(names)}
+    steps = plan(text, feeds, max_buffers=buffers)
+    assert len(steps) >= kernels
+    assert (len(steps) == 1) == (kernels == 1)
+
+
+def test_equal_layers_share_their_kernels(load_plain: LoadPlain) -> None:
+    """Weights are buffers, so the second of two equal layers builds nothing."""
+    from omniop.dispatcher.build import builds_of
+
+    text = "g (float[N, 8] x) => (float[N, 8] y) { a = MatMul (x, u) b = Softmax (a) c = MatMul (b, v) y = Softmax (c) }"
+    session = load_plain(model(text, u=normal(8, 8), v=normal(8, 8, seed=1)))
+    built = builds_of(session.devices[0]).count
+    session.run({"x": normal(3, 8)})
+    assert len(session.explain().kernels()) == 4
+    assert builds_of(session.devices[0]).count == built + 2

@@ -1,0 +1,43 @@
+"""Constants: uploaded once, folded once, whatever the number of templates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from omniop.dispatcher.report import templates_of
+from tests.dispatcher.conftest import LoadPlain
+from tests.gate.case import model, normal
+
+
+def test_templates_share_folded_constants(load_plain: LoadPlain) -> None:
+    """A weight that only constants go into is computed when the first template is made, and never again."""
+    text = "g (float[A, B, 64] x) => (float[A, B, 64] y) { t = Exp (w) u = Softmax (t) y = MatMul (x, u) }"
+    weight = normal(64, 64)
+    session = load_plain(model(text, w=weight))
+    exp = np.exp(np.exp(weight) - np.exp(weight).max(1, keepdims=True))
+    expected = exp / exp.sum(1, keepdims=True)
+    for shape in ((2, 3, 64), (0, 3, 64), (1, 1, 64), (5, 1, 64)):
+        x = normal(*shape)
+        np.testing.assert_allclose(session.run({"x": x})["y"], x @ expected, rtol=1e-4, atol=1e-5)
+    made = [t for t in templates_of(session.runner) if t.ops]
+    assert all(t.folded for t in made)
+    weights = session.runner.options.weights
+    assert len(weights._derived) == 1
+    assert len(weights._uploaded) == 1
+
+
+def test_folded_steps_are_reported_apart(load_plain: LoadPlain) -> None:
+    session = load_plain(model("g (float[N, 64] x) => (float[N, 64] y) { t = Exp (w) y = MatMul (x, t) }", w=normal(64, 64)))
+    session.run({"x": normal(3, 64)})
+    (template,) = session.explain().templates
+    assert template.constant_steps == 1
+    assert [s.kind for s in template.steps] == ["call"]
+
+
+def test_equal_small_constants_are_one_buffer(load_plain: LoadPlain) -> None:
+    text = "g (float[N, 16] x) => (float[N, 16] y) { a = MatMul (x, u) y = MatMul (a, v) }"
+    weight = normal(16, 16)
+    session = load_plain(model(text, u=weight, v=weight.copy()))
+    x = normal(3, 16)
+    np.testing.assert_allclose(session.run({"x": x})["y"], x @ weight @ weight, rtol=1e-4, atol=1e-5)
+    assert len(session.runner.options.weights._uploaded) == 1

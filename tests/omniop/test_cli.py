@@ -1,0 +1,304 @@
+"""The command line: what is printed, what is written, and that each mistake is one line and exit status 1."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from click.testing import Result
+from onnx import helper
+from rich.console import Console
+from small_models import F32, affine, gather, model, pair
+from typer.testing import CliRunner
+
+import omniop as package
+from omniop.cli import outputs, progress
+from omniop.cli.app import app
+from omniop.cli.errors import UsageError
+
+X = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+B = np.array([1, 1, 1], np.float32)
+
+
+def omniop(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeeds(*arguments: object) -> str:
+    result = omniop(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def fails(*arguments: object) -> str:
+    """The one line that is said."""
+    result = omniop(*arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    """Models and arrays by name."""
+    made = {}
+    for name, proto in (("affine", affine()), ("pair", pair()), ("gather", gather())):
+        made[name] = tmp_path / f"{name}.onnx"
+        onnx.save(proto, made[name])
+    for name, array in (("x", X), ("b", B)):
+        made[name] = tmp_path / f"{name}.npy"
+        np.save(made[name], array)
+    return made
+
+
+@pytest.fixture
+def inputs(files: dict[str, Path]) -> list[str]:
+    return ["--input", f"x={files['x']}", "--input", f"b={files['b']}"]
+
+
+# What it does ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu"])
+def test_run_from_files_writes_outputs(device: str, files: dict[str, Path], inputs: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "out"
+    text = succeeds("run", files["affine"], "--device", device, *inputs, "--output-dir", folder)
+    np.testing.assert_array_equal(np.load(folder / "y.npy"), np.maximum(X + B, 0))
+    assert [p.name for p in folder.iterdir()] == ["y.npy"]
+    row = next(line for line in text.splitlines() if line.startswith("y "))
+    assert row.split()[:7] == ["y", "float32", "[2,", "3]", "0", "2", "6"]
+    assert f"{device}: 2 nodes in 1 kernel" in text
+
+
+def test_run_json(files: dict[str, Path], inputs: list[str]) -> None:
+    found = json.loads(succeeds("run", files["affine"], "--device", "reference", *inputs, "--json"))
+    expected = {"name": "y", "dtype": "float32", "shape": [2, 3], "min": 0, "mean": 2, "max": 6, "not_finite": 0}
+    assert found["outputs"] == [{**expected, "file": None}]
+    assert found["devices"] == ["reference"]
+    assert found["copied_bytes"] == 0
+
+
+def test_random_data_is_the_seed_s(files: dict[str, Path]) -> None:
+    def ran(*more: object) -> Any:
+        line = ("run", files["affine"], "--device", "reference", "--random", "--dim", "batch=2", "--json", *more)
+        return json.loads(succeeds(*line))["outputs"]
+
+    assert ran()[0]["shape"] == [2, 3]
+    assert ran() == ran("--seed", 0)
+    assert ran() != ran("--seed", 1)
+
+
+def test_random_dims_come_from_given_inputs_and_by_place(files: dict[str, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", np.zeros(5, np.float32))
+    command = ("run", files["pair"], "--device", "reference", "--random", "--json")
+    found = json.loads(succeeds(*command, "--input", f"p={tmp_path / 'p.npy'}"))
+    assert found["outputs"][0]["shape"] == [5]
+    command = ("run", files["gather"], "--device", "reference", "--random", "--json")
+    found = json.loads(succeeds(*command, "--dim", "table:1=7", "--dim", "k=2"))
+    assert found["outputs"][0]["shape"] == [2, 7]
+
+
+def test_explain(files: dict[str, Path]) -> None:
+    command = ("explain", files["affine"], "--device", "reference", "--random", "--dim", "batch=2")
+    text = succeeds(*command)
+    for words in ("2 nodes", "Add", "Relu", "core prims", "template 0: 1 kernel", "reference: 2 nodes in 1 kernel"):
+        assert words in text
+    found = json.loads(succeeds(*command, "--json"))
+    assert [n["op"] for n in found["nodes"]] == ["Add", "Relu"]
+    assert len(found["templates"]) == 1
+
+
+def test_devices() -> None:
+    assert "reference" in succeeds("devices")
+    usable = json.loads(succeeds("devices", "--json"))
+    assert {d["name"] for d in usable} >= {"reference", "cpu"}
+    assert all(d["problem"] is None for d in usable)
+    every = json.loads(succeeds("devices", "--all", "--json"))
+    assert [d for d in every if d["problem"] is None] == usable
+
+
+def test_conformance_is_the_suite_s_own_command() -> None:
+    assert "test_relu" in succeeds("conformance", "--filter", "^test_relu$", "--list")
+    assert "--min-pass" in succeeds("conformance", "--help")
+    assert omniop("conformance", "--no-such-option").exit_code == 2
+
+
+def test_help_teaches_by_example() -> None:
+    assert "omniop run model.onnx --random" in succeeds("--help")
+    for command in ("devices", "run", "explain", "conformance"):
+        assert f"omniop {command} " in succeeds(command, "--help")
+
+
+def test_help_is_light() -> None:
+    code = "import sys; from omniop.cli.app import app; print(*{m.split('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "onnx", "onnx_ir", "llvmlite"} & set(done.stdout.split())
+
+
+# What it says of mistakes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model_name", "arguments", "words"),
+    [
+        (
+            "affine",
+            [],
+            ["'x' (float32 [batch, 3])", "'b' (float32 [3])", "--input x=FILE.npy", "--random --dim batch=SIZE"],
+        ),
+        ("affine", ["--random"], ["'x'", "--dim batch=SIZE"]),
+        ("affine", ["--random", "--dim", "bach=2"], ["--dim bach", "they have: batch"]),
+        ("affine", ["--random", "--dim", "batch=two"], ["--dim batch=two", "whole number"]),
+        ("affine", ["--random", "--dim", "batch"], ["'batch'", "NAME=SIZE"]),
+        ("affine", ["--dim", "batch=2"], ["--random"]),
+        ("affine", ["--input", "x"], ["'x'", "NAME=FILE.npy"]),
+        ("affine", ["--input", "x=x.npy", "--input", "x=y.npy"], ["'x' is given twice"]),
+        ("affine", ["--input", "x=absent.npy"], ["absent.npy", "No such file"]),
+        ("gather", ["--random", "--dim", "k=2"], ["'table'", "--dim table:1=SIZE"]),
+        ("affine", ["--device", "nowhere"], ["no device 'nowhere'", "reference"]),
+    ],
+)
+def test_mistake_is_one_line(
+    model_name: str, arguments: list[str], words: list[str], files: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    device = [] if "--device" in arguments else ["--device", "reference"]
+    line = fails("run", files[model_name], *device, *arguments, "--output-dir", folder)
+    for word in words:
+        assert word in line
+    assert not folder.exists()
+
+
+def test_feeds_that_do_not_fit(files: dict[str, Path], tmp_path: Path) -> None:
+    command = ("run", files["affine"], "--device", "reference", "--random", "--dim", "batch=2")
+    assert "no input 'c'; it has: x, b" in fails(*command, "--input", f"c={files['b']}")
+    np.save(tmp_path / "wide.npy", B.astype(np.float64))
+    assert "float32 is needed" in fails(*command, "--input", f"b={tmp_path / 'wide.npy'}")
+
+
+def test_files_that_are_no_arrays(files: dict[str, Path], tmp_path: Path) -> None:
+    np.savez(tmp_path / "several.npz", a=B)
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("1 2 3")
+    (tmp_path / "cut.npy").write_bytes(files["b"].read_bytes()[:-2])
+    for name in ("several.npz", "objects.npy", "text.npy", "cut.npy"):
+        path = tmp_path / name
+        assert str(path) in fails("run", files["affine"], "--device", "reference", "--input", f"b={path}")
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_model_that_cannot_be_read(command: str, files: dict[str, Path], tmp_path: Path) -> None:
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(files["affine"].read_bytes()[:40])
+    assert str(cut) in fails(command, cut, "--device", "reference", "--random")
+    assert "absent.onnx" in fails(command, tmp_path / "absent.onnx", "--device", "reference")
+
+
+def test_nothing_is_written_when_the_run_fails(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "y.npy").write_bytes(b"before")
+    np.save(tmp_path / "far.npy", np.array([9]))
+    feeds = ["--random", "--dim", "table:1=2", "--input", f"index={tmp_path / 'far.npy'}"]
+    line = fails("run", files["gather"], "--device", "reference", *feeds, "--output-dir", folder)
+    assert "Gather" in line
+    assert [p.name for p in folder.iterdir()] == ["y.npy"]
+    assert (folder / "y.npy").read_bytes() == b"before"
+
+
+def test_output_dir_that_is_a_file(files: dict[str, Path], inputs: list[str]) -> None:
+    assert "is a file" in fails("run", files["affine"], "--device", "reference", *inputs, "--output-dir", files["x"])
+
+
+def test_debug_lets_the_error_through(files: dict[str, Path]) -> None:
+    result = omniop("run", files["affine"], "--device", "reference", "--debug")
+    assert isinstance(result.exception, UsageError)
+
+
+def test_fallback_is_a_note_or_an_error(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    load = package.load
+    monkeypatch.setattr(package, "load", lambda *a, **k: load(*a, **k, exclude={"reference": ["Relu"]}))
+    command = ("run", files["affine"], "--device", "reference", "--random", "--dim", "batch=2", "--fallback")
+    noted = omniop(*command, "warn")
+    assert noted.exit_code == 0
+    assert noted.stderr.startswith("note: Relu")
+    assert "cpu: 1 node" in noted.stdout
+    assert omniop(*command, "silent").stderr == ""
+    assert "Relu" in fails(*command, "error")
+
+
+# Parts ----------------------------------------------------------------------------------------------
+
+
+def test_summary_of_each_kind() -> None:
+    odd = outputs.summary("y", np.array([1, np.nan, 3, np.inf], np.float32))
+    assert (odd.min, odd.mean, odd.max, odd.not_finite) == (1, 2, 3, 2)
+    narrow = outputs.summary("y", np.array([-1, 2], ml_dtypes.bfloat16))
+    assert (narrow.dtype, narrow.min, narrow.max) == ("bfloat16", -1, 2)
+    large = outputs.summary("y", np.array([2**62 + 1], np.int64))
+    assert large.max == 2**62 + 1
+    assert outputs.summary("y", np.array([True, False])).mean == 0.5
+    for array in (np.zeros((0, 2)), np.array(["a"], object), np.array([1j])):
+        assert outputs.summary("y", array).min is None
+
+
+def test_written_names_and_kinds(tmp_path: Path) -> None:
+    values = {"a/b": B, "a:b": X, "words": np.array(["one", "three"], object), "list": [B, X], "none": None}
+    paths = outputs.write_arrays(values, tmp_path)
+    names = ["a_b.npy", "a_b-2.npy", "words.npy", "list[0].npy", "list[1].npy"]
+    assert [p.name for p in paths.values()] == names
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    np.testing.assert_array_equal(np.load(paths["a:b"]), X)
+    assert np.load(paths["words"]).tolist() == ["one", "three"]
+
+
+def test_narrow_types_survive_a_file(tmp_path: Path) -> None:
+    """numpy writes bfloat16 as raw bytes; the model's declared type gives them their name back."""
+    dtype = onnx.TensorProto.BFLOAT16
+    path, array = tmp_path / "cast.onnx", np.array([1, -2], ml_dtypes.bfloat16)
+    onnx.save(model([helper.make_node("Cast", ["x"], ["y"], to=F32)], {"x": (dtype, [2])}, "y"), path)
+    paths = outputs.write_arrays({"x": array}, tmp_path)
+    succeeds("run", path, "--device", "reference", "--input", f"x={paths['x']}", "--output-dir", tmp_path)
+    assert np.load(tmp_path / "y.npy").tolist() == [1, -2]
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = []
+
+    def save(path: Path, *_: object, **__: object) -> None:
+        if saved:
+            raise OSError(28, "No space left on device", str(path))
+        saved.append(path)
+        path.write_bytes(b"first")
+
+    monkeypatch.setattr(np, "save", save)
+    folder = tmp_path / "out"
+    with pytest.raises(OSError, match="No space"):
+        outputs.write_arrays({"a": X, "b": B}, folder)
+    assert saved
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("patience", "terminal", "shows"), [(0.01, True, True), (60, True, False), (0.01, False, False)]
+)
+def test_spinner_is_for_long_work_on_a_terminal(
+    patience: float, terminal: bool, shows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", patience)
+    written = io.StringIO()
+    with progress.spinner("loading", Console(file=written, force_terminal=terminal, width=60)):
+        time.sleep(0.3)
+    assert ("loading" in written.getvalue()) is shows
