@@ -1,8 +1,8 @@
 """Kernels on array libraries: every expression evaluated as a whole array, operation by operation.
 
-A backend whose device is a numpy-like library gives an `ArrayOps` (its functions by name) and gets map, reduce, scatter and sequential
-kernels from `KernelEvaluator`. Each value is an array with one dim per axis of the kernel, of extent 1 where the value
-does not depend on the axis, so that broadcasting does the rest.
+A backend whose device is a numpy-like library gives an `ArrayOps` (its functions by name) and gets map, reduce, scatter
+and sequential kernels from `KernelEvaluator`. Each value is an array with one dim per axis of the kernel, of extent 1
+where the value does not depend on the axis, so that broadcasting does the rest.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ class ArrayOps:
     """What an array library has to offer. All functions take and give its arrays.
 
     ``alu`` by name of `omniop.opset.alu.ALU`, on arrays of one dtype; ``cast(x, dtype)`` and ``bitcast(x, dtype)``;
-    ``select(c, x, y)``; ``reduce(monoid, x, dims)`` keeps the dims; ``arg_reduce(monoid, value, index, dims)`` likewise;
-    ``take(flat, offsets)``; ``put(flat, offsets, values)`` in place; ``combine(name, flat, offsets, values)`` in place, with
-    duplicates; ``strided(flat, offset, shape, strides)`` a view, writable; ``assign(view, values)``; ``arange(n)`` int64;
-    ``full(value, dtype)`` 0-d; ``reshape(x, shape)``; ``broadcast(x, shape)``; ``any(x)`` a Python bool.
+    ``select(c, x, y)``; ``reduce(monoid, x, dims)`` keeps the dims; ``arg_reduce(monoid, value, index, dims)``
+    likewise; ``take(flat, offsets)``; ``put(flat, offsets, values)`` in place; ``combine(name, flat, offsets, values)``
+    in place, with duplicates; ``strided(flat, offset, shape, strides)`` a view, writable; ``assign(view, values)``;
+    ``arange(n)`` int64; ``full(value, dtype)`` 0-d; ``reshape(x, shape)``; ``broadcast(x, shape)``; ``any(x)`` a Python
+    bool.
     """
 
     alu: Mapping[str, Callable[..., Array]]
@@ -167,7 +168,7 @@ class _Run:
             shape = [self.extent[a] if s else 1 for a, s in zip(self.plan.axes, steps, strict=True)]
             return self.ops.strided(flat, expr.evaluate(base, self.sizes), shape, steps)
         place = self.memo[offset]
-        if guard is None:
+        if guard is None or other is None:
             return self.ops.take(flat, place)
         test = self.memo[guard]
         if node.attr.fault and self.ops.any(self.ops.alu["not"](test)):

@@ -1,7 +1,7 @@
 """The contract between the dispatcher and a backend.
 
-A backend is a module (named by an entry point of the group ``omniop.backends``) with a ``BACKEND``: a `Backend` that lists its
-`Device`s. A device owns memory and builds work. The smallest one implements alloc, h2d, d2h and build; see
+A backend is a module (named by an entry point of the group ``omniop.backends``) with a ``BACKEND``: a `Backend` that
+lists its `Device`s. A device owns memory and builds work. The smallest one implements alloc, h2d, d2h and build; see
 `omniop.backends.template`, and `omniop.backends.reference` for what every prim means.
 """
 
@@ -60,10 +60,11 @@ _BASIC = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) | {
 class Caps:
     """What a device can do. `omniop.opset.legalise` rewrites a kernel into this, or says why it cannot.
 
-    ``storage``: dtypes its kernels can load and store; ``compute``: dtypes they can do arithmetic in. ``max_buffers``: buffer arguments
-    of one kernel. ``loops``: it compiles loop programs, so that a structured prim is best given to it as loops; otherwise
-    it evaluates array by array and gets them expanded into contracts and maps. ``dtype_aliases`` are done by legalise: float16 in
-    ``storage`` but not in ``compute`` is loaded, cast, computed in float32 and rounded at every operation.
+    ``storage``: dtypes its kernels can load and store; ``compute``: dtypes they can do arithmetic in. ``max_buffers``:
+    buffer arguments of one kernel. ``loops``: it compiles loop programs, so that a structured prim is best given to it
+    as loops; otherwise it evaluates array by array and gets them expanded into contracts and maps. ``dtype_aliases``
+    are done by legalise: float16 in ``storage`` but not in ``compute`` is loaded, cast, computed in float32 and rounded
+    at every operation.
     """
 
     storage: frozenset[DType] = _BASIC
@@ -147,7 +148,7 @@ class Device(ABC):
         self.d2h(staging, source)
         self.h2d(target, staging)
 
-    def sync(self) -> None:
+    def sync(self) -> None:  # noqa: B027 - right as it is for devices that launch synchronously
         """Wait until all launched work is done."""
 
     def accepts(self, op: OpContext) -> Answer:
@@ -192,7 +193,8 @@ class KernelSpec:
     """A tuned kernel for an ONNX op, a composite op, or a prim (lower-case name).
 
     ``when`` and ``cost`` (seconds) are pure and see types, attributes and Caps only. ``make(device, work)`` builds a
-    `kernel.Call` whose prim is "kernel:<name>". ``layouts``: what it reads and writes, per input and output; row-major by default.
+    `kernel.Call` whose prim is "kernel:<name>". ``layouts``: what it reads and writes, per input and output; row-major
+    by default.
     """
 
     op: str
@@ -231,7 +233,9 @@ class KernelTable:
         specs = self._specs.setdefault(spec.op, [])
         for other in specs:
             if other.name == spec.name:
-                raise ValueError(f"kernel {spec.name!r} for {spec.op} is declared twice: {other.source} and {spec.source}")
+                raise ValueError(
+                    f"kernel {spec.name!r} for {spec.op} is declared twice: {other.source} and {spec.source}"
+                )
         specs.append(spec)
 
     def remove(self, op: str, name: str) -> None:
@@ -249,7 +253,9 @@ class KernelTable:
                     return spec
         raise KeyError(name)
 
-    def kernel(self, op: str, **options: Any) -> Callable[[Callable[[Any, Any], Runnable]], Callable[[Any, Any], Runnable]]:
+    def kernel(
+        self, op: str, **options: Any
+    ) -> Callable[[Callable[[Any, Any], Runnable]], Callable[[Any, Any], Runnable]]:
         """Decorator: ``@table.kernel("Conv", when=..., cost=...)`` over ``make(device, call) -> Runnable``."""
 
         def register(make: Callable[[Any, Any], Runnable]) -> Callable[[Any, Any], Runnable]:

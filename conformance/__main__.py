@@ -10,7 +10,7 @@ import typer
 from omniop.conformance import report
 from omniop.conformance.cases import KINDS, load_cases
 from omniop.conformance.oracles import ENGINES
-from omniop.conformance.runner import Result, omniop_engine, run_cases
+from omniop.conformance.runner import Fallback, Result, omniop_engine, run_cases
 
 app = typer.Typer(add_completion=False)
 
@@ -20,7 +20,7 @@ def main(
     device: Annotated[str, typer.Option(help="The device that omniop runs on.")] = "cpu",
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
-    fallback: Annotated[str, typer.Option(help="What omniop does when the device declines: warn, error, silent.")] = (
+    fallback: Annotated[Fallback, typer.Option(help="What omniop does when the device declines: warn, error, silent.")] = (
         "error"
     ),
     oracle: Annotated[

@@ -22,6 +22,8 @@ from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import Engine, Prepared
 from omniop.opset.errors import PlacementError, UnsupportedError
 
+Fallback = Literal["warn", "error", "silent"]
+
 Status = Literal["pass", "fail", "unsupported", "crash", "timeout"]
 STATUSES: tuple[Status, ...] = ("pass", "fail", "unsupported", "crash", "timeout")
 
@@ -52,19 +54,19 @@ class Result:
         return {"name": self.name, "kind": self.kind, **asdict(self.verdict)}
 
 
-def omniop_engine(device: str, fallback: str = "error") -> Engine:
+def omniop_engine(device: str, fallback: Fallback = "error") -> Engine:
     """omniop itself on ``device``; the engine can be pickled."""
     return functools.partial(_prepare_omniop, device=device, fallback=fallback)
 
 
-def _prepare_omniop(model: onnx.ModelProto, device: str, fallback: str) -> Prepared:
+def _prepare_omniop(model: onnx.ModelProto, device: str, fallback: Fallback) -> Prepared:
     import omniop
 
     session = omniop.load(model, device=device, fallback=fallback)
     return lambda feeds: session.run(dict(feeds))
 
 
-def run_case(case: Case, device: str = "cpu", fallback: str = "error") -> Verdict:
+def run_case(case: Case, device: str = "cpu", fallback: Fallback = "error") -> Verdict:
     """Run one case with omniop on ``device``, in this process."""
     return judge(case, omniop_engine(device, fallback))
 
@@ -110,7 +112,7 @@ def run_cases(cases: Sequence[Case], engine: Engine, jobs: int = 2, timeout: flo
 
 
 def run(
-    device: str, filter: str = "", jobs: int = 2, *, kinds: Sequence[str] = KINDS, fallback: str = "error"
+    device: str, filter: str = "", jobs: int = 2, *, kinds: Sequence[str] = KINDS, fallback: Fallback = "error"
 ) -> list[Result]:
     """Run the suite's cases that match ``filter`` with omniop on ``device``, with a progress bar; in listed order."""
     from omniop.conformance.report import track

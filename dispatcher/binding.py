@@ -1,7 +1,7 @@
 """Size expressions as one generated Python function: what is left to compute for a new set of shapes.
 
-The expressions of a template are compiled once into a function of its size symbols that fills a tuple; common subexpressions
-are computed once. It holds integer arithmetic only, written by us: no text of a model enters it.
+The expressions of a template are compiled once into a function of its size symbols that fills a tuple; common
+subexpressions are computed once. It holds integer arithmetic only, written by us: no text of a model enters it.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ def compile_sizes(roots: Sequence[Expr], symbols: Sequence[str]) -> Callable[[Se
         lines.append(f"    {names[node]} = {text}")
     lines.append(f"    return ({''.join(names[r] + ', ' for r in roots)})")
     scope = {"trunc_div": expr.trunc_div, "rem": expr.INTEGER["rem"]}
-    exec("\n".join(lines), scope)  # noqa: S102 - see the module: integers only
+    exec("\n".join(lines), scope)  # see the module: integers only
     return scope["sizes"]  # type: ignore[return-value]

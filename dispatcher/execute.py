@@ -116,7 +116,9 @@ class GraphRunner:
             position += 1
         return position
 
-    def _call_function(self, info: NodeInfo, inputs: Sequence[RuntimeValue], report: RunReport) -> Sequence[RuntimeValue]:
+    def _call_function(
+        self, info: NodeInfo, inputs: Sequence[RuntimeValue], report: RunReport
+    ) -> Sequence[RuntimeValue]:
         """Run a function whose body holds host ops as a graph of its own."""
         types = tuple(_type_proto(v) for v in inputs)
         key = (info.origin, tuple(None if t is None else t.SerializeToString() for t in types))
@@ -138,9 +140,11 @@ class GraphRunner:
         context = GraphContext(self.model, function.graph, self.options.labels, imports)
         return GraphRunner(self.model, function.graph, self.options, context)
 
-    # Templates ---------------------------------------------------------------------------------------------------------------
+    # Templates --------------------------------------------------------------------------------------------------------
 
-    def _template(self, position: int, env: Env, reads: Mapping[ReadKey, np.ndarray], report: RunReport) -> tuple[Template, Binding]:
+    def _template(
+        self, position: int, env: Env, reads: Mapping[ReadKey, np.ndarray], report: RunReport
+    ) -> tuple[Template, Binding]:
         live = self.context.live[position]
         key = (
             position,
@@ -159,7 +163,9 @@ class GraphRunner:
         report.bind_seconds += time.perf_counter() - start
         return found
 
-    def _match(self, key: tuple[object, ...], env: Env, reads: Mapping[ReadKey, np.ndarray]) -> tuple[Template, Binding] | None:
+    def _match(
+        self, key: tuple[object, ...], env: Env, reads: Mapping[ReadKey, np.ndarray]
+    ) -> tuple[Template, Binding] | None:
         for template in self.templates.get(key, ()):
             if any(_content(s.key, env, reads) != s.content for s in template.statics):
                 continue
@@ -169,7 +175,9 @@ class GraphRunner:
                 return template, binding
         return None
 
-    def _make(self, key: tuple[object, ...], position: int, env: Env, reads: Mapping[ReadKey, np.ndarray]) -> tuple[Template, Binding]:
+    def _make(
+        self, key: tuple[object, ...], position: int, env: Env, reads: Mapping[ReadKey, np.ndarray]
+    ) -> tuple[Template, Binding]:
         options = self.options
         tracer = SegmentTracer(self.context, position, env, reads, options.devices, options.exclude, self.declared)
         template = TemplateBuilder(tracer.run(), options.weights).build()
@@ -214,7 +222,7 @@ def _type_proto(value: RuntimeValue) -> onnx.TypeProto | None:
     return None
 
 
-# One segment ----------------------------------------------------------------------------------------------------------------
+# One segment ----------------------------------------------------------------------------------------------------------
 
 
 def _execute(
@@ -246,7 +254,9 @@ def _execute(
     return _collect(template, binding, table, env, reads)
 
 
-def _run_ops(ops: Sequence[Op], table: list[Buffer], numbers: Sequence[int], symbols: tuple[int, ...], report: RunReport) -> None:
+def _run_ops(
+    ops: Sequence[Op], table: list[Buffer], numbers: Sequence[int], symbols: tuple[int, ...], report: RunReport
+) -> None:
     for op in ops:
         if isinstance(op, Launch):
             op.run([table[k] for k in op.buffers], numbers[op.sizes])

@@ -129,7 +129,10 @@ def _scan_once(
     in_reverse, out_reverse = (info.attributes.get(f"scan_{k}_directions") or () for k in ("input", "output"))
     if info.since < 9:
         in_reverse = info.attributes.get("directions") or ()
-    pick = lambda values, k: values[k] if k < len(values) else 0  # noqa: E731
+
+    def pick(values: Sequence[int], k: int) -> int:
+        return values[k] if k < len(values) else 0
+
     moved = [np.moveaxis(a, pick(in_axes, k), 0) for k, a in enumerate(scanned)]
     moved = [a[::-1] if pick(in_reverse, k) else a for k, a in enumerate(moved)]
     rows: list[list[RuntimeValue]] = [[] for _ in range(outputs)]
@@ -145,7 +148,7 @@ def _scan_once(
     return [*state, *stacked]
 
 
-# Sequences and optionals ----------------------------------------------------------------------------------------------------
+# Sequences and optionals ----------------------------------------------------------------------------------------------
 
 
 @host_op("SequenceConstruct")
@@ -195,7 +198,9 @@ def sequence_erase(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], 
 
 
 @host_op("ConcatFromSequence")
-def concat_from_sequence(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Any, report: Any) -> list[Any]:
+def concat_from_sequence(
+    runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Any, report: Any
+) -> list[Any]:
     arrays = [to_host(v) for v in inputs[0]]
     axis = info.attributes["axis"]
     joined = np.stack(arrays, axis) if info.attributes.get("new_axis") else np.concatenate(arrays, axis)
@@ -217,7 +222,9 @@ def split_to_sequence(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue
 
 
 @host_op("SequenceMap")
-def sequence_map(runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport) -> list[Any]:
+def sequence_map(
+    runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
+) -> list[Any]:
     graph = info.attributes["body"]
     rows = [
         _run_body(runner, graph, [v[k] if isinstance(v, list) else v for v in inputs], env, report)
@@ -237,13 +244,15 @@ def optional_has_element(runner: Any, info: Any, inputs: Sequence[RuntimeValue],
 
 
 @host_op("OptionalGetElement")
-def optional_get_element(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Any, report: Any) -> list[Any]:
+def optional_get_element(
+    runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Any, report: Any
+) -> list[Any]:
     if inputs[0] is None:
         raise ExecutionError(f"{info.label}: the optional is empty")
     return [inputs[0]]
 
 
-# Strings, pictures, numpy's random draws: by onnx's own reference ---------------------------------------------------------
+# Strings, pictures, numpy's random draws: by onnx's own reference -----------------------------------------------------
 
 
 def by_reference(

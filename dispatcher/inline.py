@@ -1,8 +1,8 @@
 """From tensors to kernels: definitions written into their readers, and the result numbered into a `Kernel`.
 
-An `Inliner` writes the expression of a tensor out down to its leaves, the tensors that live in buffers. `KernelBuilder` then turns
-leaves into buffer arguments, indices into offsets through each buffer's layout, and everything that is not constant over all
-shapes into size arguments; content-equal results are equal kernels.
+An `Inliner` writes the expression of a tensor out down to its leaves, the tensors that live in buffers. `KernelBuilder`
+then turns leaves into buffer arguments, indices into offsets through each buffer's layout, and everything that is not
+constant over all shapes into size arguments; content-equal results are equal kernels.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Inliner:
 def collapse_axes(axes: list[Expr], offsets: Sequence[Expr], roots: list[Expr]) -> tuple[list[Expr], list[Expr]]:
     """Neighbouring axes merged where every offset steps through both as through one: fewer axes, longer inner loops.
 
-    ``offsets`` are the stores' element offsets, which are among ``roots``; loads hold theirs. An axis that is used for anything
-    else (a guard, a computed value, an offset that is not affine) stays as it is.
+    ``offsets`` are the stores' element offsets, which are among ``roots``; loads hold theirs. An axis that is used for
+    anything else (a guard, a computed value, an offset that is not affine) stays as it is.
     """
     every = list(offsets)
     fixed: set[Expr] = set()
@@ -202,13 +202,17 @@ class KernelBuilder:
             self.error = len(self.params)
             self.params.append(Param(INT32, True))
 
-    def view(self, tensor: Tensor, shape: Sequence[Expr], offset: Expr, strides: Sequence[Expr], written: bool = False) -> View:
+    def view(
+        self, tensor: Tensor, shape: Sequence[Expr], offset: Expr, strides: Sequence[Expr], written: bool = False
+    ) -> View:
         number = self.write(tensor) if written else self.read(tensor)
         arg = self.size_arguments
         return View(number, tensor.dtype, tuple(map(arg, shape)), tuple(map(arg, strides)), arg(offset))
 
 
-def number_axes(axes: Sequence[Expr], seq: Expr | None, roots: Sequence[Expr]) -> tuple[list[Expr], Expr | None, list[Expr]]:
+def number_axes(
+    axes: Sequence[Expr], seq: Expr | None, roots: Sequence[Expr]
+) -> tuple[list[Expr], Expr | None, list[Expr]]:
     """Axes renumbered: the kernel's own from 0, the sequential one next, reduce axes in order of appearance."""
     order = [*axes, *([] if seq is None else [seq])]
     for node in expr.walk(*roots):
@@ -226,7 +230,7 @@ def build_kernel(
     seq: Expr | None = None,
     carries: Sequence[tuple[Expr, Expr]] = (),
 ) -> Kernel:
-    """A kernel of ``stores``: (tensor, index, value, guard, combine, fault), over expressions whose loads are of leaves.
+    """A kernel of ``stores``: (tensor, index, value, guard, combine, fault), over loads of leaves.
 
     The builder holds what its buffers and size arguments stand for.
     """
@@ -254,8 +258,4 @@ def build_kernel(
     rest = roots[3 * len(stores) :]
     made = tuple(Carry(rest[k].dtype, rest[k], rest[k + 1]) for k in range(0, len(rest), 2))
     builder.add_error_word(roots, built)
-    return Kernel(
-        tuple(builder.params), tuple(own), tuple(built), len(builder.sizes), seq, made, builder.error
-    )
-
-
+    return Kernel(tuple(builder.params), tuple(own), tuple(built), len(builder.sizes), seq, made, builder.error)

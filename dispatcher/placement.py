@@ -1,7 +1,8 @@
 """Placement: for one lowered node, the device and the route it takes, and why every other candidate was not taken.
 
-Devices are asked in the session's order. On a device, tuned kernels for the op come first if they cost less than the general route;
-a structured prim that the device does not take whole is expanded. The first device that can run every prim of the node wins.
+Devices are asked in the session's order. On a device, tuned kernels for the op come first if they cost less than the
+general route; a structured prim that the device does not take whole is expanded. The first device that can run every
+prim of the node wins.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Placement:
     decisions: dict[int, Decision] = field(default_factory=dict)
     relayouts: set[Definition] = field(default_factory=set)
 
-    def place(self, info: NodeInfo, made: Sequence[Definition], results: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    def place(
+        self, info: NodeInfo, made: Sequence[Definition], results: Sequence[Any], inputs: Sequence[Any]
+    ) -> list[Any]:
         """Decide a node whose lowering recorded ``made`` and gave ``results``; gives the results to use.
 
         Raises PlacementError when no device takes it.
@@ -118,7 +121,9 @@ class Placement:
                 found += self._all(definition.body)
         return found
 
-    def _with_repeats(self, made: Sequence[Definition], repeat: Repeat | None) -> list[tuple[Definition, Repeat | None]]:
+    def _with_repeats(
+        self, made: Sequence[Definition], repeat: Repeat | None
+    ) -> list[tuple[Definition, Repeat | None]]:
         """Definitions with the repeat that each is inside of."""
         found: list[tuple[Definition, Repeat | None]] = []
         for definition in made:
@@ -127,7 +132,7 @@ class Placement:
                 found += self._with_repeats(definition.body, definition)
         return found
 
-    # Routes ---------------------------------------------------------------------------------------------------------------
+    # Routes -----------------------------------------------------------------------------------------------------------
 
     def _general(self, device: Device, made: Sequence[Definition], decision: Decision) -> str:
         """Keep or expand each structured prim; says what became of them."""
@@ -205,7 +210,9 @@ class Placement:
         decision.route = f"tuned kernel {spec.name}"
         return list(outputs)
 
-    def _prim_kernel(self, device: Device, definition: Structured, context: OpContext, decision: Decision) -> KernelSpec | None:
+    def _prim_kernel(
+        self, device: Device, definition: Structured, context: OpContext, decision: Decision
+    ) -> KernelSpec | None:
         """A tuned kernel declared for a structured prim, when the device has one that takes it."""
         for spec in device.kernels.of(definition.prim):
             reason = _refuses(spec, context, 1)
@@ -217,9 +224,7 @@ class Placement:
         return None
 
     def _apply_layouts(self, spec: KernelSpec, call: Structured, device: Device) -> None:
-        call.operands = tuple(
-            self.in_layout(t, spec.input_layout(k), device) for k, t in enumerate(call.operands)
-        )
+        call.operands = tuple(self.in_layout(t, spec.input_layout(k), device) for k, t in enumerate(call.operands))
         for k, t in enumerate(call.outputs):
             if spec.output_layout(k) is not ROW_MAJOR:
                 self.layouts[t] = spec.output_layout(k)
@@ -230,10 +235,10 @@ class Placement:
             tensor = self.replaced[tensor]
         if self.layouts.get(tensor, ROW_MAJOR) == layout:
             return tensor
-        if isinstance(tensor.definition, Map) and tensor not in self.layouts and layout is not ROW_MAJOR:
-            if self.device_of.get(tensor.definition) is device:
-                self.layouts[tensor] = layout
-                return tensor
+        own = isinstance(tensor.definition, Map) and self.device_of.get(tensor.definition) is device
+        if own and tensor not in self.layouts and layout is not ROW_MAJOR:
+            self.layouts[tensor] = layout
+            return tensor
         key = ("relayout", tensor, layout)
         axes = axes_of(tensor.shape)
         (copy,) = record(Map(tensor.at(*axes)), [(tensor.shape, tensor.dtype)], key)
@@ -242,16 +247,16 @@ class Placement:
         self.device_of[copy.definition] = device
         return copy
 
-    # Costs ----------------------------------------------------------------------------------------------------------------
+    # Costs ------------------------------------------------------------------------------------------------------------
 
     def _relayout_cost(self, spec: KernelSpec, inputs: Sequence[Tensor | None], results: Sequence[Tensor]) -> float:
         """Seconds to bring operands into the kernel's layouts; a map's result can be written in any."""
         total = 0.0
         for k, t in enumerate(t for t in inputs if t is not None):
-            have = self.layouts.get(t, ROW_MAJOR)
-            if have != spec.input_layout(k) and isinstance(t.definition, Source | Structured):
-                if not (isinstance(t.definition, Source) and t.definition.array is not None):
-                    total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS
+            moves = self.layouts.get(t, ROW_MAJOR) != spec.input_layout(k)
+            constant = isinstance(t.definition, Source) and t.definition.array is not None
+            if moves and isinstance(t.definition, Source | Structured) and not constant:
+                total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS
         for k, t in enumerate(results):
             if spec.output_layout(k) is not ROW_MAJOR:
                 total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS

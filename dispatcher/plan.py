@@ -4,10 +4,10 @@ Rules of fusion, over one segment's prims in reverse order:
 
 - a tensor that is an output, an operand of a call, a scatter's base or read on another device is materialised;
 - a pure view (one load, no arithmetic) or an expression without loads is always written into its readers;
-- other maps are written into their reader when all their readers end in one kernel; a map that holds a reduce only where the
-  reduce's own axes do not come back in the index (the row pattern of softmax and layer normalisation);
+- other maps are written into their reader when all their readers end in one kernel; a map that holds a reduce only
+  where the reduce's own axes do not come back in the index (the row pattern of softmax and layer normalisation);
 - a map that would be computed much more often than it has elements is materialised;
-- a kernel that would need more buffers than the device takes is cut at its largest input;
+- a kernel that would need more buffers than the device takes is cut at the largest part that fits;
 - the map after a call that takes epilogues becomes the call's epilogue when it reads the result at its own place.
 """
 
@@ -25,7 +25,7 @@ from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Work
 from omniop.opset.layout import ROW_MAJOR, Layout
 from omniop.opset.prims import Definition, Map, Repeat, Scatter, Source, Structured, Tensor
-from omniop.opset.sym import ShapeEnv, as_expr
+from omniop.opset.sym import ShapeEnv, as_expr, product
 
 RECOMPUTE_LIMIT = 2
 """A map is written into a kernel that evaluates it at most this many times per element ..."""
@@ -152,7 +152,7 @@ class Planner:
     def hint(self, dims: Sequence[Expr]) -> int:
         return prod(self.env.hint(d) for d in dims)
 
-    # Which tensors get a buffer -------------------------------------------------------------------------------------------
+    # Which tensors get a buffer ---------------------------------------------------------------------------------------
 
     def _topological(self, roots: Sequence[Tensor]) -> list[Definition]:
         order: list[Definition] = []
@@ -278,7 +278,9 @@ class Planner:
         )
         roots = [inliner.expand(e, {}) for e in owner.expressions()]
         if isinstance(owner, Map):
-            roots = [inliner.expand(owner.value, {a: a for a in prims.axes_of(owner.outputs[0].shape) if a.op == "axis"})]
+            roots = [
+                inliner.expand(owner.value, {a: a for a in prims.axes_of(owner.outputs[0].shape) if a.op == "axis"})
+            ]
         found: list[tuple[Expr, set[Expr]]] = []
         pending: list[tuple[Expr, tuple[Expr, ...]]] = [(r, ()) for r in roots]
         done: set[Expr] = set()
@@ -293,14 +295,10 @@ class Planner:
         return found
 
     def _read_under_guard(self, tensor: Tensor, readers: list[Definition]) -> bool:
-        return any(
-            node.attr.guarded for reader in readers for node in self._loads_of(tensor, reader)
-        )
+        return any(node.attr.guarded for reader in readers for node in self._loads_of(tensor, reader))
 
     def _loads_of(self, tensor: Tensor, reader: Definition) -> list[Expr]:
-        return [
-            n for n in expr.walk(*reader.expressions()) if n.op == "load" and self.resolve(n.attr.source) is tensor
-        ]
+        return [n for n in expr.walk(*reader.expressions()) if n.op == "load" and self.resolve(n.attr.source) is tensor]
 
     def _row_pattern(self, tensor: Tensor, owner: Map, loads: list[Expr]) -> bool:
         """The reduce's rows are the kernel's rows: each index is an axis of the kernel itself, or constant."""
@@ -311,8 +309,8 @@ class Planner:
         return rows >= MIN_ROWS or elements <= SMALL or rows * 4 >= elements
 
     def _cut_large_kernels(self) -> None:
-        """Materialise inputs of kernels that need more buffers than their device takes."""
-        for definition in self.order:
+        """Materialise tensors inside kernels that need more buffers than their device takes; readers first."""
+        for definition in reversed(self.order):
             while True:
                 if isinstance(definition, Map) and definition.outputs[0] in self.materialised:
                     roots: list[Tensor] = [definition.outputs[0]]
@@ -322,11 +320,23 @@ class Planner:
                     break
                 limit = self.device_of(definition).caps.max_buffers - 3
                 direct = [t for t in self.inputs(definition) if not self.is_leaf(t)]
-                leaves = {t: self._leaves(t) for t in direct}
-                total = set().union(*leaves.values(), {t for t in self.inputs(definition) if self.is_leaf(t)})
+                leaves = [self._leaves(t) for t in direct]
+                total = set().union(*leaves, {t for t in self.inputs(definition) if self.is_leaf(t)})
                 if len(total) + len(roots) <= limit or not direct:
                     break
-                self.materialised.add(max(direct, key=lambda t: len(leaves[t])))
+                self.materialised.add(self._cut(direct, limit - 1))
+
+    def _cut(self, direct: Sequence[Tensor], most: int) -> Tensor:
+        """Of ``direct`` and what goes into them: the tensor of most leaves, but no more than ``most`` if any."""
+        leaves: dict[Tensor, int] = {}
+        stack = list(direct)
+        while stack:
+            t = stack.pop()
+            if t not in leaves and not self.is_leaf(t):
+                leaves[t] = len(self._leaves(t))
+                stack.extend(self.inputs(t.definition))
+        fitting = [t for t, n in leaves.items() if 1 < n <= most]
+        return max(fitting or direct, key=leaves.__getitem__)
 
     def _leaves(self, tensor: Tensor) -> set[Tensor]:
         found: set[Tensor] = set()
@@ -370,7 +380,7 @@ class Planner:
             return None
         return current, steps[0], steps[1]
 
-    # Steps -----------------------------------------------------------------------------------------------------------------
+    # Steps ------------------------------------------------------------------------------------------------------------
 
     def steps(self) -> list[AnyStep]:
         """The launches in an order that computes every tensor before it is read."""
@@ -423,7 +433,9 @@ class Planner:
         kernel = build_kernel(builder, axes, [(out, axes, value, None, None, 0)])
         return self._step(out.definition, kernel, builder, origins)
 
-    def _step(self, definition: Definition, work: Work, builder: KernelBuilder, origins: set[int], kind: str = "kernel") -> Step:
+    def _step(
+        self, definition: Definition, work: Work, builder: KernelBuilder, origins: set[int], kind: str = "kernel"
+    ) -> Step:
         buffers: list[Tensor | None] = list(builder.buffers)
         if builder.error is not None:
             buffers.append(None)
@@ -442,7 +454,10 @@ class Planner:
         bound = {a: a for a in definition.axes if a.op == "axis"}
         if definition.seq is not None:
             bound[definition.seq] = definition.seq
-        write = lambda e: inliner.expand(e, bound)  # noqa: E731
+
+        def write(node: Expr) -> Expr:
+            return inliner.expand(node, bound)
+
         builder = self._builder()
         stores = [
             (
@@ -508,7 +523,7 @@ class Planner:
         if any(n.op == "load" and n.attr.fault for n in nodes):
             return False
         place = poly.linear(loads[0].args, result.extents)
-        count = poly.same(as_expr(prims.product(result.shape)), as_expr(prims.product(out.shape)))
+        count = poly.same(as_expr(product(result.shape)), as_expr(product(out.shape)))
         return count and poly.same(place, poly.linear(axes, out.extents))
 
     def _call_step(self, definition: Structured, epilogue: Tensor | None) -> Step:

@@ -1,8 +1,8 @@
 """Which devices there are: backends discovered by entry point, imported on first use, trusted after a trial.
 
-Third parties register under the entry-point group ``omniop.backends``: the name is the backend's, the value a module (or
-``module:object``) that holds a `Backend` as ``BACKEND``. Discovery reads metadata only. A backend that cannot be imported or has no
-hardware is reported with its reason and is never fatal to the others.
+Third parties register under the entry-point group ``omniop.backends``: the name is the backend's, the value a module
+(or ``module:object``) that holds a `Backend` as ``BACKEND``. Discovery reads metadata only. A backend that cannot be
+imported or has no hardware is reported with its reason and is never fatal to the others.
 """
 
 from __future__ import annotations
@@ -123,20 +123,22 @@ class Registry:
         try:
             backend = self._given.get(name) or self._import(name)
             if backend.api_version != API_VERSION:
-                reason = f"it was written for version {backend.api_version} of the backend contract, this is {API_VERSION}"
+                reason = (
+                    f"it was written for version {backend.api_version} of the backend contract, this is {API_VERSION}"
+                )
                 loaded.problems.append(Unavailable(name, reason))
                 return loaded
             found = backend.devices()
             loaded.problems += [Unavailable(name, text) for text in getattr(backend, "problems", ())]
-        except Exception as error:  # noqa: BLE001 - a broken plug-in must not break the others
+        except Exception as error:  # a broken plug-in must not break the others
             loaded.problems.append(Unavailable(name, str(error) or type(error).__name__))
             return loaded
         for d in found:
-            reason = trial(d)
-            if reason is None:
+            wrong = trial(d)
+            if wrong is None:
                 loaded.devices.append(d)
             else:
-                loaded.problems.append(Unavailable(d.name, reason))
+                loaded.problems.append(Unavailable(d.name, wrong))
         return loaded
 
     def _import(self, name: str) -> Backend:
@@ -164,7 +166,7 @@ def trial(device: Device) -> str | None:
         run([source, target], ())
         result = np.empty_like(data)
         device.d2h(result, target)
-    except Exception as error:  # noqa: BLE001 - whatever a driver throws means the device is unusable
+    except Exception as error:  # whatever a driver throws means the device is unusable
         return f"its trial kernel failed: {error}"
     return None if np.array_equal(result, data * 2 + 1) else "its trial kernel gave a wrong answer"
 
@@ -175,7 +177,7 @@ _registry_lock = threading.Lock()
 
 def registry() -> Registry:
     """The process's registry."""
-    global _registry  # noqa: PLW0603
+    global _registry
     with _registry_lock:
         if _registry is None:
             _registry = Registry()

@@ -1,7 +1,7 @@
 """Tracing a segment: from one node on, lower nodes into prims until the graph ends or the host has to step in.
 
-A segment ends at a cut: a lowering needs elements that a device computed (they are read back, and the node starts the next
-segment), or a node runs on the host by nature (control flow, strings, sequences).
+A segment ends at a cut: a lowering needs elements that a device computed (they are read back, and the node starts the
+next segment), or a node runs on the host by nature (control flow, strings, sequences).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from omniop.dispatcher.host_ops import HOST_OPS
 from omniop.dispatcher.placement import Placement
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
 from omniop.opset import dtype as dtypes
-from omniop.opset import host_arithmetic, lowering, prims
+from omniop.opset import host_arithmetic, prims
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError, PlacementError, UnsupportedError
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
@@ -140,9 +140,7 @@ class SegmentTracer:
                     cut = Cut("host", position)
                     break
             results, passed = self._results(cut)
-        return Traced(
-            self.trace, self.placement, self.symbols, self.statics, self.sources, results, passed, cut
-        )
+        return Traced(self.trace, self.placement, self.symbols, self.statics, self.sources, results, passed, cut)
 
     def _results(self, cut: Cut) -> tuple[dict[ir.Value, Any], list[ir.Value]]:
         results: dict[ir.Value, Any] = {}
@@ -158,7 +156,7 @@ class SegmentTracer:
                 results[v] = value
         return results, passed
 
-    # Values -----------------------------------------------------------------------------------------------------------------
+    # Values -----------------------------------------------------------------------------------------------------------
 
     def value(self, v: ir.Value) -> Any:
         """Tensor, HostValue, Opaque, or an array of constant strings."""
@@ -231,7 +229,7 @@ class SegmentTracer:
             return self.hosts[tensor]
         return None
 
-    # Nodes ------------------------------------------------------------------------------------------------------------------
+    # Nodes ------------------------------------------------------------------------------------------------------------
 
     def _node(self, info: NodeInfo, position: int) -> None:
         node = info.node
@@ -240,7 +238,9 @@ class SegmentTracer:
         for v, value in zip(node.outputs, outputs, strict=False):
             self.values[v] = value
 
-    def _evaluate(self, info: NodeInfo, position: int, inputs: list[Any], wanted: set[ir.Value], path: ReadKey = ()) -> list[Any]:
+    def _evaluate(
+        self, info: NodeInfo, position: int, inputs: list[Any], wanted: set[ir.Value], path: ReadKey = ()
+    ) -> list[Any]:
         """The outputs of a node. ``path`` tells apart the read-backs of nodes inside functions."""
         node = info.node
         if node.op_type == "Constant" and not node.domain:
@@ -277,9 +277,7 @@ class SegmentTracer:
 
     def _lowering_node(self, info: NodeInfo, inputs: Sequence[Any], known: Mapping[object, HostValue]) -> Node:
         wanted = tuple(v is not None and bool(v.name) for v in info.node.outputs)
-        return Node(
-            info.node.op_type, info.node.domain, info.since, info.label, info.attributes, inputs, wanted, known
-        )
+        return Node(info.node.op_type, info.node.domain, info.since, info.label, info.attributes, inputs, wanted, known)
 
     def _lower(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
         entry = info.entry
@@ -319,7 +317,7 @@ class SegmentTracer:
         """Prims recorded before a read-back still need a device."""
         self.placement.place(info, self.trace.definitions[first:], [], [])
 
-    # Functions ----------------------------------------------------------------------------------------------------------------
+    # Functions --------------------------------------------------------------------------------------------------------
 
     def _schema_function(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
         try:
@@ -331,7 +329,9 @@ class SegmentTracer:
             raise UnsupportedError(f"{info.label}: no lowering for {info.node.op_type} since version {info.since}")
         return self._function(info, function, position, inputs, path)
 
-    def _function(self, info: NodeInfo, function: ir.Function, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
+    def _function(
+        self, info: NodeInfo, function: ir.Function, position: int, inputs: list[Any], path: ReadKey
+    ) -> list[Any]:
         """Trace a function's body in place of its call. Its nodes count as the calling node."""
         scope: dict[ir.Value, Any] = {}
         for k, v in enumerate(function.inputs):
@@ -342,21 +342,23 @@ class SegmentTracer:
             inner = describe(self.context.model, node, info.origin, imports)
             inner.label = f"{info.label} / {inner.label}"
             args: list[Any] = []
-            for v in node.inputs:
-                if v is None:
+            for used in node.inputs:
+                if used is None:
                     args.append(None)
-                elif v in scope:
-                    args.append(scope[v])
-                elif v.const_value is not None:
-                    args.append(constant_value(initializer_array(v)))
+                elif used in scope:
+                    args.append(scope[used])
+                elif used.const_value is not None:
+                    args.append(constant_value(initializer_array(used)))
                 else:
-                    raise ModelError(f'{inner.label}: value "{v.name}" is used before anything defines it')
+                    raise ModelError(f'{inner.label}: value "{used.name}" is used before anything defines it')
             outputs = self._evaluate(inner, position, args, wanted, (*path, k))
             scope.update(zip(node.outputs, outputs, strict=False))
         return [scope.get(v) for v in function.outputs]
 
 
-def _function_host_wanted(tracer: SegmentTracer, function: ir.Function, imports: Mapping[str, int], info: NodeInfo) -> set[ir.Value]:
+def _function_host_wanted(
+    tracer: SegmentTracer, function: ir.Function, imports: Mapping[str, int], info: NodeInfo
+) -> set[ir.Value]:
     wanted: set[ir.Value] = set()
     for node in reversed(list(function)):
         inner = describe(tracer.context.model, node, info.origin, imports)
@@ -374,7 +376,12 @@ def makes_strings(info: NodeInfo) -> bool:
 
 def _constant_array(info: NodeInfo) -> np.ndarray:
     values = {k: v for k, v in info.attributes.items() if v is not None}
-    for name, dtype in (("value_float", np.float32), ("value_int", np.int64), ("value_floats", np.float32), ("value_ints", np.int64)):
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_int", np.int64),
+        ("value_floats", np.float32),
+        ("value_ints", np.int64),
+    ):
         if name in values:
             return np.asarray(values[name], dtype)
     if "value" in values:

@@ -94,11 +94,12 @@ class Session:
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run the model.
 
-        ``feeds``: an array per required input (anything numpy can take; a list of arrays for a sequence, None for an empty
-        optional). ``outputs``: names of the outputs wanted; all by default. Gives arrays that are the caller's own.
+        ``feeds``: an array per required input (anything numpy can take; a list of arrays for a sequence, None for an
+        empty optional). ``outputs``: names of the outputs wanted; all by default. Gives arrays that are the caller's
+        own.
 
-        Raises FeedError for feeds that do not fit, ExecutionError for bad data met on the way, PlacementError when no allowed
-        device can run a node.
+        Raises FeedError for feeds that do not fit, ExecutionError for bad data met on the way, PlacementError when no
+        allowed device can run a node.
         """
         env = self._env(feeds)
         report = RunReport()
@@ -144,7 +145,8 @@ class Session:
         more = f" and {len(new) - 1} more" if len(new) > 1 else ""
         warnings.warn(
             f"{first.label}{more} ran on {first.device}, not on {self.devices[0].name} ({reason}); "
-            f"{self.last_report.copied_bytes} bytes were copied between devices in this run. explain() lists every node.",
+            f"{self.last_report.copied_bytes} bytes were copied between devices in this run. "
+            "explain() lists every node.",
             FallbackWarning,
             stacklevel=3,
         )
@@ -167,7 +169,9 @@ def _spare(found: Registry) -> list[Device]:
 def _dims(v: ir.Value) -> list[object]:
     if v.shape is None:
         return []
-    return [d if isinstance(d, int) and d >= 0 else (d.value if isinstance(d, ir.SymbolicDim) else None) for d in v.shape]
+    return [
+        d if isinstance(d, int) and d >= 0 else (d.value if isinstance(d, ir.SymbolicDim) else None) for d in v.shape
+    ]
 
 
 def _info(v: ir.Value) -> ValueInfo:
@@ -178,7 +182,7 @@ def _info(v: ir.Value) -> ValueInfo:
 
 def _feed(v: ir.Value, value: Any, sizes: dict[str, tuple[int, str]]) -> Any:
     """A feed checked against the declared type: dtype, rank, fixed dims, dims that share a name."""
-    if value is None or isinstance(value, list) and isinstance(v.type, ir.SequenceType | ir.OptionalType):
+    if value is None or (isinstance(value, list) and isinstance(v.type, ir.SequenceType | ir.OptionalType)):
         return value
     array = np.asarray(value)
     if array.dtype.kind in "UST":
@@ -194,10 +198,14 @@ def _feed(v: ir.Value, value: Any, sizes: dict[str, tuple[int, str]]) -> Any:
         return array
     dims = _dims(v)
     if len(dims) != array.ndim:
-        raise FeedError(f"input {v.name!r}: rank {len(dims)} is needed ({_shape(dims)}), the feed has {list(array.shape)}")
+        raise FeedError(
+            f"input {v.name!r}: rank {len(dims)} is needed ({_shape(dims)}), the feed has {list(array.shape)}"
+        )
     for axis, (declared, extent) in enumerate(zip(dims, array.shape, strict=True)):
         if isinstance(declared, int) and declared != extent:
-            raise FeedError(f"input {v.name!r}: shape {_shape(dims)} is needed, the feed has {list(array.shape)} (axis {axis})")
+            raise FeedError(
+                f"input {v.name!r}: shape {_shape(dims)} is needed, the feed has {list(array.shape)} (axis {axis})"
+            )
         if isinstance(declared, str):
             known, who = sizes.setdefault(declared, (extent, v.name or ""))
             if known != extent:
@@ -214,5 +222,3 @@ def _own(value: Any) -> Any:
     if isinstance(value, list):
         return [_own(v) for v in value]
     return value.copy() if isinstance(value, np.ndarray) and not value.flags.owndata else value
-
-

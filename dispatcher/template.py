@@ -1,7 +1,7 @@
 """Templates: the plan of one segment for one set of guards, and its bindings to shapes.
 
-A template is immutable once made, and shared by all runs. What a run needs of its own (slots, error words) is a `RunContext`, leased
-from the template for the time of the run.
+A template is immutable once made, and shared by all runs. What a run needs of its own (slots, error words) is a
+`RunContext`, leased from the template for the time of the run.
 """
 
 from __future__ import annotations
@@ -333,7 +333,7 @@ class TemplateBuilder:
                 results.append(Result(v, tensor=value))
         return results
 
-    # Devices ----------------------------------------------------------------------------------------------------------------
+    # Devices ----------------------------------------------------------------------------------------------------------
 
     def _with_copies(self, steps: Sequence[AnyStep]) -> list[AnyStep]:
         """A copy step before the first reader on another device than the writer's."""
@@ -354,7 +354,7 @@ class TemplateBuilder:
         self.home = home
         return made
 
-    # Constants --------------------------------------------------------------------------------------------------------------
+    # Constants --------------------------------------------------------------------------------------------------------
 
     def _fold(self, steps: list[AnyStep]) -> list[AnyStep]:
         """Steps that depend on constants alone are run now, once, and leave the program."""
@@ -414,7 +414,7 @@ class TemplateBuilder:
     def _layout_size(self, t: Tensor) -> Expr:
         return self.placement.layouts.get(t, ROW_MAJOR).size(t.extents)
 
-    # Memory -----------------------------------------------------------------------------------------------------------------
+    # Memory -----------------------------------------------------------------------------------------------------------
 
     def _intervals(self, steps: Sequence[AnyStep], results: Sequence[Result]) -> tuple[list[Interval], list[Place]]:
         kept = {r.tensor for r in results if r.tensor is not None}
@@ -451,7 +451,7 @@ class TemplateBuilder:
                 for inner, outer in zip(step.definition.carried, step.definition.outputs, strict=False):
                     self.entries[inner, step.device] = self.entries[outer, step.device]
 
-    # Ops --------------------------------------------------------------------------------------------------------------------
+    # Ops --------------------------------------------------------------------------------------------------------------
 
     def _ops(self, steps: Sequence[AnyStep], names: Sequence[str]) -> list[Op]:
         self._build_all(steps)
@@ -557,4 +557,3 @@ def kernels_of(steps: Sequence[AnyStep]) -> list[Step]:
 def runtime_of(key: object, env: Mapping[Any, RuntimeValue], reads: Mapping[Any, np.ndarray]) -> RuntimeValue:
     """The runtime value behind a symbol's or a source's key."""
     return env[key] if key in env else reads[key]
-

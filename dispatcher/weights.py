@@ -1,7 +1,7 @@
 """Constants on devices: uploaded once, and whatever was computed from constants alone, computed once.
 
-Shared by all templates of a session. A derived constant is keyed by the work that made it and the keys of its inputs, so
-two templates that fold or pack the same weights hold one copy.
+Shared by all templates of a session. A derived constant is keyed by the work that made it and the keys of its inputs,
+so two templates that fold or pack the same weights hold one copy.
 """
 
 from __future__ import annotations

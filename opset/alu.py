@@ -11,8 +11,8 @@ These words are the contract of a backend's ``map``; `omniop.backends.reference`
 - ``min`` and ``max`` return NaN when either operand is NaN.
 - Comparisons give bool and are false when an operand is NaN, except ``ne``.
 - ``and``, ``or``, ``xor``, ``not`` are logical on bool and bitwise on integers.
-- ``pow`` is C's pow for floats; for integers, exact in the wrapped ring, with x ** negative = trunc(x ** y) (0, 1 or -1;
-  and 0 ** negative = 0).
+- ``pow`` is C's pow for floats; for integers, exact in the wrapped ring, with x ** negative = trunc(x ** y)
+  (0, 1 or -1; and 0 ** negative = 0).
 - ``rint`` rounds halves to even. ``erf``, ``exp``, ... are within OpenCL's full-profile ULP limits.
 - A cast from float to an integer truncates and saturates; NaN gives 0. From an integer to a narrower one it wraps.
   To bool it is ``x != 0`` (NaN is true). To a narrower float it rounds to nearest even and overflows to infinity,

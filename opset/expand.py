@@ -1,7 +1,7 @@
 """Default expansions of the structured prims, for devices that do not take them whole.
 
-Each has two forms: ``loops`` for devices that compile loop programs (a reduce or a sequential scatter, fused like any other), and
-``arrays`` for devices that evaluate array by array (contracts and maps of few dims).
+Each has two forms: ``loops`` for devices that compile loop programs (a reduce or a sequential scatter, fused like any
+other), and ``arrays`` for devices that evaluate array by array (contracts and maps of few dims).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from omniop.opset import expr, prims
 from omniop.opset.expr import Expr
 from omniop.opset.prims import Structured, Tensor
-from omniop.opset.sym import Dim, as_expr
+from omniop.opset.sym import Dim, as_expr, product
 
 Expansion = Callable[[Structured], Sequence[Tensor]]
 LOOPS: dict[str, Expansion] = {}
@@ -101,7 +101,7 @@ def conv_contract(d: Structured) -> Sequence[Tensor]:
         return x.at(n, g * as_expr(per_group_in) + c, *at, guard=guard)
 
     columns = prims.map_of([x.shape[0], group, per_group_in, *kernel, *out.shape[2:]], element)
-    depth, area = prims.product((per_group_in, *kernel)), prims.product(out.shape[2:])
+    depth, area = product((per_group_in, *kernel)), product(out.shape[2:])
     columns = prims.reshape(columns, [x.shape[0], group, depth, area])
     weights = prims.reshape(w, [1, group, w.shape[0] // group, depth])
     return [prims.reshape(prims.contract(weights, columns, out.dtype), out.shape)]

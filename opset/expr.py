@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from omniop.opset.alu import ALU, MONOIDS
@@ -140,7 +140,7 @@ class Expr:
         return cast(self, dtype)
 
 
-Scalar = Union[Expr, int, float, bool]
+Scalar = Expr | int | float | bool
 
 _interned: WeakValueDictionary[tuple[Hashable, ...], Expr] = WeakValueDictionary()
 
@@ -514,7 +514,11 @@ def format_expr(node: Expr) -> str:
         guard = f" if {parts[n]} else {parts[n + 1]}" if node.attr.guarded else ""
         return f"{node.attr.source}[{', '.join(parts[:n])}{guard}]"
     if node.op == "alu":
-        return f"({parts[0]} {_INFIX[node.attr]} {parts[1]})" if node.attr in _INFIX else f"{node.attr}({', '.join(parts)})"
+        return (
+            f"({parts[0]} {_INFIX[node.attr]} {parts[1]})"
+            if node.attr in _INFIX
+            else f"{node.attr}({', '.join(parts)})"
+        )
     if node.op == "reduce":
         n = node.attr.axes
         return f"{node.attr.monoid}[{', '.join(parts[:n])}]({', '.join(parts[n:])})"

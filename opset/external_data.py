@@ -73,7 +73,7 @@ class ExternalData:
         dtype, shape = tensor.dtype, ir.Shape(tensor.shape)
         if dtype in (ir.DataType.STRING, ir.DataType.UNDEFINED):
             raise ModelError(f"{what} has the type {dtype.name}, which external data cannot hold")
-        size = packed_bytes(dtype, element_count(shape, what))
+        size = packed_bytes(dtype, element_count(shape.numpy(), what))
         offset = tensor.offset or 0
         if tensor.length is not None and tensor.length != size:
             raise ModelError(f"{what} states {tensor.length} bytes of external data; its shape and type need {size}")

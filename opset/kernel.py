@@ -4,8 +4,9 @@
 contract on strided views, optionally followed by an epilogue. Both are frozen values whose equality is content: axes,
 buffers and sizes are numbered in order of use, so layers of one shape share one kernel.
 
-Sizes: every number that is not the same for all shapes is a size argument ``s0``, ``s1``, ... (an int64 a launch is given), at
-least 1; one that may be less is called ``~s0``, ``~s1``, ... instead. Static dims are constants in the expressions.
+Sizes: every number that is not the same for all shapes is a size argument ``s0``, ``s1``, ... (an int64 a launch is
+given), at least 1; one that may be less is called ``~s0``, ``~s1``, ... instead. Static dims are constants in the
+expressions.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class Kernel:
     numbers. An expression that does not depend on the innermost axes is computed once for them: a softmax is a kernel
     over (row, column) whose value holds reduces that depend on the row alone.
 
-    ``seq``: with a sequential axis (an axis node that is not in ``axes``), the stores run once a step, in order, and may
-    use ``carry(k)``: the value before this step's update. Updates see the values before the step, all at once.
+    ``seq``: with a sequential axis (an axis node that is not in ``axes``), the stores run once a step, in order, and
+    may use ``carry(k)``: the value before this step's update. Updates see the values before the step, all at once.
 
     ``error``: the number of the error word's buffer (int32[1]) among ``params``, when a load or a store may fault.
     """
@@ -120,9 +121,9 @@ class View:
 class Call:
     """A prim on views: ``prim`` is "contract", a structured prim's name, or "kernel:NAME" for a tuned kernel.
 
-    ``attrs`` are the prim's parameters (name, value), sorted; see `omniop.opset.prims` for each prim's. ``epilogue`` is an
-    expression with a `expr.hole` for the prim's value at axes (0 .. rank-1) of ``results[0]``; it may load from other
-    params.
+    ``attrs`` are the prim's parameters (name, value), sorted; see `omniop.opset.prims` for each prim's. ``epilogue`` is
+    an expression with a `expr.hole` for the prim's value at axes (0 .. rank-1) of ``results[0]``; it may load from
+    other params.
     """
 
     prim: str

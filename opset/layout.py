@@ -6,6 +6,7 @@ layout is a property of a planned buffer and not of a kernel. Row-major is the l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from omniop.opset import expr, poly
@@ -16,9 +17,9 @@ from omniop.opset.expr import Expr
 class Layout:
     """Physical dims in order, each an axis or a part of one.
 
-    ``order``: (axis, block, part): part "whole" with block 0, or for an axis split in blocks "outer" (index // block) and
-    "inner" (index % block). NCHW16c is ``((0,0,"whole"), (1,16,"outer"), (2,0,"whole"), (3,0,"whole"), (1,16,"inner"))``.
-    The last block of an axis is padded: its extra elements are undefined.
+    ``order``: (axis, block, part): part "whole" with block 0, or for an axis split in blocks "outer" (index // block)
+    and "inner" (index % block). NCHW16c is ``((0,0,"whole"), (1,16,"outer"), (2,0,"whole"), (3,0,"whole"),
+    (1,16,"inner"))``. The last block of an axis is padded: its extra elements are undefined.
     """
 
     name: str
@@ -28,7 +29,7 @@ class Layout:
         """Extents of the physical dims."""
         if not self.order:
             return shape
-        extents = {
+        extents: dict[str, Callable[[Expr, int], Expr]] = {
             "whole": lambda d, b: d,
             "outer": lambda d, b: poly.simplify((d + (b - 1)) // b),
             "inner": lambda d, b: expr.index(b),
@@ -46,7 +47,11 @@ class Layout:
         """Element offset of a logical index."""
         if not self.order:
             return poly.linear(index, shape)
-        places = {"whole": lambda i, b: i, "outer": lambda i, b: i // b, "inner": lambda i, b: i % b}
+        places: dict[str, Callable[[Expr, int], Expr]] = {
+            "whole": lambda i, b: i,
+            "outer": lambda i, b: i // b,
+            "inner": lambda i, b: i % b,
+        }
         physical = tuple(places[part](index[axis], block) for axis, block, part in self.order)
         return poly.linear(physical, self.physical_shape(shape))
 

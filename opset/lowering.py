@@ -1,7 +1,7 @@
 """The registry of lowerings: what each operator means, written in prims.
 
-A lowering is a function of a `Node` and the node's inputs, chosen by the schema's since-version. It is traced: inputs are
-`prims.Tensor` (or `HostValue`, lists for sequences, None for an absent optional input), never data.
+A lowering is a function of a `Node` and the node's inputs, chosen by the schema's since-version. It is traced: inputs
+are `prims.Tensor` (or `HostValue`, lists for sequences, None for an absent optional input), never data.
 
     @lowering("Softmax", since=13)
     def softmax(node: Node, x: Tensor) -> Tensor: ...
@@ -83,7 +83,7 @@ class Node:
         raise ModelError(f"{self.label}: input {position} is a sequence where a tensor is expected")
 
     def read(self, tensor: Tensor, key: object) -> HostValue:
-        """The elements of any tensor, through a read-back unless they are known. ``key`` names the place in the lowering."""
+        """The elements of any tensor, read back unless they are known. ``key`` names the place in the lowering."""
         if key in self.known:
             return self.known[key]
         definition = tensor.definition
@@ -180,7 +180,9 @@ def lowering(op_type: str, since: int = 1, domain: str = "", host: Sequence[int]
         for entry in entries:
             if entry.since == since:
                 first, second = (f"{f.__module__}.{f.__qualname__}" for f in (entry.function, function))
-                raise ValueError(f"{domain or 'ai.onnx'}::{op_type} since {since} is lowered by both {first} and {second}")
+                raise ValueError(
+                    f"{domain or 'ai.onnx'}::{op_type} since {since} is lowered by both {first} and {second}"
+                )
         entries.append(Entry(op_type, domain, since, function, tuple(host)))
         entries.sort(key=lambda e: e.since)
         return function

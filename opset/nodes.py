@@ -124,7 +124,7 @@ def _check(node: ir.Node, schema: onnx.defs.OpSchema, given: Attributes) -> None
     for name, attr in given.items():
         if name not in schema.attributes:
             raise _unknown(node, name, schema.attributes)
-        wanted = schema.attributes[name].type.name
+        wanted = str(schema.attributes[name].type).rpartition(".")[2]
         if attr.type.name != wanted:
             raise ModelError(f"{node_label(node)}: attribute {name!r} is {attr.type.name}, and {wanted} is needed")
     for name, declared in schema.attributes.items():

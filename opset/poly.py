@@ -5,7 +5,8 @@ not a sum or product (a load, a select, a quotient that did not simplify). In th
 are equal, ``(i * 64 + j) // 64`` is ``i`` when ``j`` runs below 64, and ``S * (i // S) + i % S`` is ``i``: that is what
 lets a reshape or a transpose disappear into its reader.
 
-Facts used: a size is at least 1 (a dim of 0 is made constant when traced; names that begin with `expr.SCALAR` are free), an axis runs over 0 .. extent - 1.
+Facts used: a size is at least 1 (a dim of 0 is made constant when traced; names that begin with `expr.SCALAR` are
+free), an axis runs over 0 .. extent - 1.
 """
 
 from __future__ import annotations
@@ -300,7 +301,7 @@ def _fuse_div_mod(p: Poly) -> Poly:
     return p
 
 
-# Linear offsets -----------------------------------------------------------------------------------------------------------
+# Linear offsets -------------------------------------------------------------------------------------------------------
 
 
 def linear(indices: tuple[Expr, ...], shape: tuple[Expr, ...]) -> Expr:

@@ -202,7 +202,9 @@ class Repeat(Definition):
 # Recording ------------------------------------------------------------------------------------------------------------
 
 
-def record(definition: Definition, outputs: Sequence[tuple[Sequence[Dim], DType]], key: object = None) -> tuple[Tensor, ...]:
+def record(
+    definition: Definition, outputs: Sequence[tuple[Sequence[Dim], DType]], key: object = None
+) -> tuple[Tensor, ...]:
     """Enter a prim into the trace. With a ``key`` of content, an equal prim is returned instead."""
     trace = current()
     if key is not None and key in trace.interned:
@@ -328,7 +330,7 @@ def contract(a: Tensor, b: Tensor, dtype: DType | None = None, accumulate: DType
         raise ModelError(f"matrix product of {list(a.shape)} and {list(b.shape)}: {k} columns meet {b.shape[-2]} rows")
     if isinstance(k, int) and k == 0:
         return full((*batch, m, n), 0, dtype)
-    a, b = broadcast_to(a, (*batch, m, k)), broadcast_to(b, (*batch, k, n))
+    a, b = broadcast_to(a, (*batch, m, k)), broadcast_to(b, (*batch, b.shape[-2], n))
     return structured("contract", (a, b), [((*batch, m, n), dtype)], accumulate=accumulate)[0]
 
 
@@ -345,8 +347,9 @@ def repeat(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Run ``body(step, *carried) -> (updated, collected)`` ``count`` times.
 
-    ``step`` is a dim-like scalar that counts from 0, or from ``count - 1`` down when ``reverse``. Shapes of carries do not change.
-    Gives the final carries, and the collected tensors stacked along a new first axis in the order of ``step``.
+    ``step`` is a dim-like scalar that counts from 0, or from ``count - 1`` down when ``reverse``. Shapes of carries do
+    not change. Gives the final carries, and the collected tensors stacked along a new first axis in the order of
+    ``step``.
     """
     trace = current()
     number = sum(isinstance(d, Repeat) for d in trace.definitions)
@@ -367,7 +370,7 @@ def repeat(
     return list(results[: len(initial)]), list(results[len(initial) :])
 
 
-# Dims -------------------------------------------------------------------------------------------------------------------
+# Dims -----------------------------------------------------------------------------------------------------------------
 
 
 def dims_equal(a: Dim, b: Dim) -> bool:
@@ -398,7 +401,7 @@ def broadcast_shapes(*shapes: Sequence[Dim]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
-# Composed from map: no prims of their own ----------------------------------------------------------------------------------
+# Composed from map: no prims of their own -----------------------------------------------------------------------------
 
 
 def full(shape: Sequence[Dim], value: bool | int | float, dtype: DType) -> Tensor:
@@ -412,7 +415,9 @@ def iota(shape: Sequence[Dim], axis: int, dtype: DType = INT64) -> Tensor:
 
 def scalar(value: Dim | Expr | bool | float, dtype: DType) -> Tensor:
     """A 0-d tensor of a number, a dim, or an expression over sizes."""
-    node = value if isinstance(value, Expr) else expr.const(value, dtype) if isinstance(value, float) else as_expr(value)
+    node = (
+        value if isinstance(value, Expr) else expr.const(value, dtype) if isinstance(value, float) else as_expr(value)
+    )
     return map_of((), lambda: expr.cast(node, dtype))
 
 
@@ -525,9 +530,7 @@ def transpose(t: Tensor, perm: Sequence[int]) -> Tensor:
 
 def strided_slice(t: Tensor, starts: Sequence[Dim], steps: Sequence[int], shape: Sequence[Dim]) -> Tensor:
     """Element ``i`` of axis ``k`` is element ``starts[k] + i * steps[k]`` of the input; all in range."""
-    return map_of(
-        shape, lambda *i: t.at(*(as_expr(s) + a * step for s, a, step in zip(starts, i, steps, strict=True)))
-    )
+    return map_of(shape, lambda *i: t.at(*(as_expr(s) + a * step for s, a, step in zip(starts, i, steps, strict=True))))
 
 
 def narrow(t: Tensor, axis: int, start: Dim, length: Dim) -> Tensor:

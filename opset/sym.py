@@ -1,14 +1,14 @@
 """Dims that are not known until a run: symbolic integers with a hint, and the guards they leave behind.
 
-A lowering computes on dims as on Python ints. A `SymInt` carries the expression and the value it has in the run being traced
-(its hint). Asking a yes-or-no question (``if d == 1``) answers by the hint and records a guard: the traced template is
-valid for every run in which its guards have the same answers. The technique is that of PyTorch's symbolic shapes.
+A lowering computes on dims as on Python ints. A `SymInt` carries the expression and the value it has in the run being
+traced (its hint). Asking a yes-or-no question (``if d == 1``) answers by the hint and records a guard: the traced
+template is valid for every run in which its guards have the same answers. The technique is that of PyTorch's symbolic
+shapes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 from omniop.opset import expr, poly
 from omniop.opset.errors import ModelError
@@ -42,7 +42,7 @@ class ShapeEnv:
         return SymInt(expr.size(expr.SCALAR + name), self)
 
     def dim(self, node: Expr) -> Dim:
-        """``node`` as a dim: an int when constant; known to be at least 1 otherwise. Raises ModelError when negative."""
+        """``node`` as a dim: an int when constant, at least 1 otherwise. Raises ModelError when it is negative."""
         node = poly.simplify(node)
         if node.op == "const":
             if node.attr < 0:
@@ -167,7 +167,7 @@ class SymInt:
         return f"{self.expr!r}={self.hint}"
 
 
-Dim = Union[int, SymInt]
+Dim = int | SymInt
 
 
 def as_expr(value: Dim | Expr) -> Expr:

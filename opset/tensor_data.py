@@ -59,7 +59,7 @@ def check_tensor(tensor: ir.TensorProtocol, what: str) -> None:
     Raises ModelError when they differ; allocates nothing.
     """
     if isinstance(tensor, ir.StringTensor):
-        _expect(len(tensor.string_data()), element_count(tensor.shape, what), "strings", what)
+        _expect(len(tensor.string_data()), element_count(tensor.shape.numpy(), what), "strings", what)
     elif isinstance(tensor, ir.TensorProtoTensor):
         _check_proto(tensor.raw, what)
 

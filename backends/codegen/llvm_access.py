@@ -21,13 +21,14 @@ class Accesses(Values):
 
     # Addresses --------------------------------------------------------------------------------------------------------
 
-    def _pointer(self, buffer: int, dtype: DType, offset: Expr, scope: Scope, along: Value | None = None) -> str:
+    def _pointer(self, buffer: int, dtype: DType, offset: poly.Poly, scope: Scope, along: Value | None = None) -> str:
         """The address of a scalar offset, and ``along`` more, summed from the outside in: each loop adds what it alone
         knows. A constant comes last: it is part of the instruction, and neighbours share the rest."""
         terms: dict[int, tuple[Scope, poly.Poly]] = {}
-        whole = poly.poly_of(offset)
-        constant = whole.pop((), 0)
-        for monomial, c in whole.items():
+        constant = offset.get((), 0)
+        for monomial, c in offset.items():
+            if not monomial:
+                continue
             home = self.root
             for atom in monomial:
                 other = self.home(atom, scope)
@@ -36,10 +37,9 @@ class Accesses(Values):
         pointer = f"%buffer{buffer}"
         for depth in sorted(terms):
             home, part = terms[depth]
-            term = poly.expr_of(part)
-            key = (pointer, term)
+            key = (pointer, frozenset(part.items()))
             if key not in home.pointers:
-                home.pointers[key] = home.element(pointer, dtype, self.value(term, home))
+                home.pointers[key] = home.element(pointer, dtype, self.value(poly.expr_of(part), home))
             pointer = home.pointers[key]
         if along is not None:
             pointer = scope.element(pointer, dtype, along)
@@ -55,7 +55,7 @@ class Accesses(Values):
             return [scope.element(base, dtype, scope.lane(offsets, k)) for k in range(scope.lanes)]
         stride = self.value(parts[0], scope)
         along = scope.mul(scope.place(scope.lane_axis), stride)
-        first = self._pointer(buffer, dtype, parts[1], scope, along)
+        first = self._pointer(buffer, dtype, poly.poly_of(parts[1]), scope, along)
         return [scope.element(first, dtype, scope.mul(stride, index(k)) if k else index(0)) for k in range(scope.lanes)]
 
     def _step(self, offset: Expr, scope: Scope) -> int | None:
@@ -67,14 +67,14 @@ class Accesses(Values):
     def _row(self, buffer: int, dtype: DType, offset: Expr, scope: Scope, step: int) -> str:
         """The address of the lowest of lanes that lie in a row."""
         assert scope.lane_axis is not None
-        parts = self.stride(offset, scope.lane_axis)
-        assert parts is not None
+        rest = poly.poly_of(offset)
+        rest.pop((scope.lane_axis,))
         place = scope.place(scope.lane_axis)
         if step < 0:
             place = scope.op("sub", index(1 - scope.lanes), place)
         elif step > 1:
             place = scope.mul(place, index(step))
-        return self._pointer(buffer, dtype, parts[1], scope, place)
+        return self._pointer(buffer, dtype, rest, scope, place)
 
     # Loads ------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Accesses(Values):
         rest = const(0, node.dtype) if other is None else self.settled(other, scope, lanes)
         step = self._step(offset, scope)
         if lanes == 1 or step == 0:
-            return self._load_one(scope, self._pointer(buffer, node.dtype, offset, scope), wanted, rest)
+            return self._load_one(scope, self._pointer(buffer, node.dtype, poly.poly_of(offset), scope), wanted, rest)
         if step == 1 and wanted is not None and mask is None and wanted.lanes == 1:  # all lanes or none
             row = self._row(buffer, node.dtype, offset, scope, 1)
             other_lanes = scope.splat(rest, lanes)
@@ -137,7 +137,7 @@ class Accesses(Values):
             return None
         stride = self.value(lanes[0], scope)
         along = scope.mul(scope.place(scope.lane_axis), stride)
-        first = self._pointer(node.attr.source, node.dtype, row[1], scope, along)
+        first = self._pointer(node.attr.source, node.dtype, poly.poly_of(row[1]), scope, along)
         places = [scope.mul(stride, index(k)) if k else index(0) for k in range(scope.lanes)]
         return llvm_vector.load_square(scope, [scope.element(first, node.dtype, p) for p in places], node.dtype)
 
@@ -173,7 +173,7 @@ class Accesses(Values):
             llvm_vector.scatter(scope, self._pointers(buffer, dtype, offset, scope), value, wanted)
 
     def _store_one(self, store: Store, scope: Scope, dtype: DType, value: Value, wanted: Value | None) -> None:
-        pointer = self._pointer(store.buffer, dtype, store.offset, scope)
+        pointer = self._pointer(store.buffer, dtype, poly.poly_of(store.offset), scope)
         if wanted is not None:
             pointer = llvm_vector.permitted(scope, pointer, wanted)
         if store.combine:

@@ -5,8 +5,9 @@ the main loop and, masked and narrower, for what is left), the loops stand in an
 a reduce may have lanes of its own. What `linearise` does, each value once and as far out as its axes allow,
 `Printer.value` does here for whichever loops are open.
 
-The function printed is ``void name(ptr buffers, ptr sizes, i64 begin, i64 end)``: an array of buffer addresses, an
-array of int64 sizes, and a range of the points of `Nest.parallel` axes.
+The function printed is ``i64 name(ptr buffers, ptr sizes, i64 begin, i64 end)``: an array of buffer addresses, an
+array of int64 sizes, and a range of the points of `Nest.parallel` axes. It gives the number of points there are, and
+does nothing else when ``end`` is negative.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Printed:
     """What a caller of the function has to know.
 
     ``grain``: ranges begin at a multiple of it, and end at one or with the last point. ``serial``, ``weight``: see
-    `Nest`. The function ``name.points`` gives the number of points for the sizes it is passed.
+    `Nest`.
     """
 
     name: str
@@ -48,12 +49,11 @@ class Printed:
 
 
 def print_kernel(kernel: Kernel, module: Module, name: str) -> Printed:
-    """Adds the kernel's functions, ``name`` and ``name.points``, to the module."""
+    """Adds the kernel's function to the module."""
     nest = plan(kernel, module.target)
     printer = Printer(nest, module)
     main = nest.lanes[None]
     module.functions[name] = printer.function(name)
-    module.functions[f"{name}.points"] = Printer(nest, module).count(f"{name}.points")
     ranged = main is not None and main in nest.order[: nest.parallel]
     return Printed(name, printer.wide(None) if ranged else 1, nest.serial, nest.weight)
 
@@ -73,20 +73,20 @@ class Printer(Accesses):
     def function(self, name: str) -> str:
         root = self.root
         llvm_vector.prologue(root)
+        total = index(1)
+        for axis in self.nest.order[: self.nest.parallel]:
+            total = root.mul(total, self.value(axis.args[0], root))
+        asked = root.compare("slt", Value("%end", INT64), index(0))
+        root.do(f"br {asked}, label %count, label %run")
+        root.begin("count")
+        root.do(f"ret {total}")
+        root.begin("run")
         for k in range(len(self.kernel.params)):
             address = root.let(f"getelementptr ptr, ptr %buffers, i64 {k}")
             root.do(f"%buffer{k} = load ptr, ptr {address}, align 8")
         self._range()
-        head = f"define void @{name}(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) nounwind {{"
-        return "\n".join([head, "entry:", *root.lines, "  ret void", "}"])
-
-    def count(self, name: str) -> str:
-        """A function of the sizes: the number of points."""
-        total = index(1)
-        for axis in self.nest.order[: self.nest.parallel]:
-            total = self.root.mul(total, self.value(axis.args[0], self.root))
-        head = f"define i64 @{name}(ptr %sizes) nounwind {{"
-        return "\n".join([head, "entry:", *self.root.lines, f"  ret {total}", "}"])
+        head = f"define i64 @{name}(ptr %buffers, ptr %sizes, i64 %begin, i64 %end) nounwind {{"
+        return "\n".join([head, "entry:", *root.lines, f"  ret {total}", "}"])
 
     def _range(self) -> None:
         """Loops over the range's points, decoded once and then counted up axis by axis."""

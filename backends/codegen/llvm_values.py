@@ -34,7 +34,8 @@ class Scope(Code):
         self.places: dict[Expr, Value] = {}
         """Axes bound here: their value, in the first lane."""
         self.memo: dict[object, Value] = {}
-        self.pointers: dict[tuple[str, Expr], str] = {}
+        self.pointers: dict[tuple[str, frozenset[tuple[poly.Monomial, int]]], str] = {}
+        """Addresses: of one known before, plus terms."""
         self.lane_axis: Expr | None = outer.lane_axis if outer else None
         self.lanes: int = outer.lanes if outer else 1
         self.mask: Value | None = outer.mask if outer else None

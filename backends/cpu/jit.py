@@ -36,8 +36,7 @@ _OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
 # LLVM tunes some x86 CPUs to 256-bit vectors for code that it vectorises itself; ours is explicit.
 _EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
 
-_LAUNCH = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-_POINTS = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
+_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
 class CompiledKernel:
@@ -48,7 +47,8 @@ class CompiledKernel:
     different ranges may run at the same time unless ``serial``. ``weight``: rough number of machine operations for a
     point.
 
-    ``address`` and ``points_address`` are those of the C functions, valid as long as this object lives.
+    ``address``: the C function ``int64_t (void **buffers, int64_t *sizes, int64_t begin, int64_t end)``, valid
+    as long as this object lives. It returns the number of points, and only that when ``end`` is negative.
     """
 
     def __init__(self, printed: Printed, library: llvm.ResourceTracker) -> None:
@@ -56,17 +56,15 @@ class CompiledKernel:
         self.serial = printed.serial
         self.weight = printed.weight
         self.address: int = library[_ENTRY]
-        self.points_address: int = library[f"{_ENTRY}.points"]
         self._library = library
-        self._launch = _LAUNCH(self.address)
-        self._points = _POINTS(self.points_address)
+        self._function = _FUNCTION(self.address)
 
     def points(self, sizes: int) -> int:
         """The number of points for the sizes at this address."""
-        return int(self._points(sizes))
+        return int(self._function(None, sizes, 0, -1))
 
     def __call__(self, buffers: int, sizes: int, begin: int, end: int) -> None:
-        self._launch(buffers, sizes, begin, end)
+        self._function(buffers, sizes, begin, end)
 
 
 def reach(kernel: Kernel) -> bool:
@@ -177,8 +175,7 @@ class _Engine:
             self._cache.put(key, entry)
         head, _, code = entry.partition(b"\n")
         self._linked += 1
-        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
-        library.export_symbol(_ENTRY).export_symbol(f"{_ENTRY}.points")
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(_ENTRY)
         return CompiledKernel(Printed(**json.loads(head)), library.link(self._linker, f"kernel{self._linked}"))
 
     def _compile(self, kernel: Kernel, target: Target) -> bytes:

@@ -240,7 +240,7 @@ def _cupy() -> ModuleType:
         import cupy
     except ImportError as error:
         raise DeviceError(f"NVIDIA GPUs need CuPy ({error}): pip install 'omniop[cuda]'") from error
-    return cupy  # type: ignore[no-any-return]
+    return cupy
 
 
 def _properties(cupy: ModuleType, index: int) -> DeviceProperties:

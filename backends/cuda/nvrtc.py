@@ -108,7 +108,7 @@ def _library() -> ModuleType:
         nvrtc.nvrtcVersion()
     except Exception as error:  # the type differs between releases of cuda-bindings
         raise DeviceError(f"the library NVRTC does not load ({error}): {_INSTALL}") from error
-    return nvrtc  # type: ignore[no-any-return]
+    return nvrtc
 
 
 @functools.cache

@@ -14,7 +14,9 @@ from omniop.backends.opencl.programs import Text
 from omniop.opset.errors import DeviceError
 
 _TRIAL = Text(
-    "the trial kernel", "kernel void trial(global int *p) { size_t i = get_global_id(0); p[i] = p[i] * 3 + 1; }"
+    "trial",
+    "the trial kernel",
+    "kernel void trial(global int *p) { size_t i = get_global_id(0); p[i] = p[i] * 3 + 1; }",
 )
 _TRIAL_ITEMS = 64
 
@@ -78,7 +80,7 @@ def _try(device: OpenCLDevice) -> None:
     result = np.empty_like(numbers)
     buffer = device.alloc(numbers.nbytes)
     device.h2d(buffer, numbers)
-    device.run_text(_TRIAL, "trial", [buffer], _TRIAL_ITEMS)
+    device.run_text(_TRIAL, [buffer], _TRIAL_ITEMS)
     device.d2h(result, buffer)
     if not np.array_equal(result, numbers * 3 + 1):
         raise DeviceError("the trial kernel ran and gave wrong numbers")

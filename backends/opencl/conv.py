@@ -83,7 +83,7 @@ def print_conv(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scra
         "FINISH_ATTRIBUTES": "__attribute__((noinline))",
     }
     body = fitted(macros, [done.text, read("finish.cl"), read("conv_vector.cl")])
-    text = Text(call.describe(), body, done.uses, (read("gemm.h"), read("conv.h")))
+    text = Text(tag, call.describe(), body, done.uses, (read("gemm.h"), read("conv.h")))
 
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
         return PlannedWork(_Planner(call, total, profile, kernels, tag), scratch)

@@ -117,11 +117,15 @@ class OpenCLDevice(Device):
     def _compile(self, *texts: Text) -> dict[str, BoundKernel]:
         if not texts:
             return {}
-        return {name: BoundKernel(kernel, self._queue, name) for name, kernel in self._compiler.build(texts).items()}
+        labels = {text.tag: f"{self.name}: {text.label}" for text in texts}
+        return {
+            name: BoundKernel(kernel, self._queue, labels[name.rpartition("_")[2]])
+            for name, kernel in self._compiler.build(texts).items()
+        }
 
-    def run_text(self, text: Text, kernel: str, buffers: Sequence[Buffer], items: int) -> None:
-        """Compile and launch hand-written OpenCL C once, over ``items`` work items. Raises DeviceError."""
-        bound = self._compile(text)[kernel]
+    def run_text(self, text: Text, buffers: Sequence[Buffer], items: int) -> None:
+        """Compile and launch a hand-written kernel named by its tag once, over ``items`` work items."""
+        bound = self._compile(text)[text.tag]
         bound.launch(buffers, Launch(bound, (), (items,)))
 
 

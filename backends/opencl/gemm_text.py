@@ -36,7 +36,7 @@ def gemm_text(call: Call, accumulator: DType, caps: Caps, profile: Profile, tag:
         "FINISH_ATTRIBUTES": "__attribute__((noinline))" if profile.cpu else "inline",
     }
     body = fitted(macros, [done.text, *map(read, ("finish.cl", *files))])
-    return Text(call.describe(), body, done.uses, (read("gemm.h"),))
+    return Text(tag, call.describe(), body, done.uses, (read("gemm.h"),))
 
 
 def _may_be_few(extent: Expr) -> bool:

@@ -46,7 +46,7 @@ def print_loops(kernel: Kernel, profile: Profile, name: str, compile_one: Compil
 
     def printed(bits: int) -> tuple[Source, Text]:
         source = OPENCL_C.print_kernel(kernel, name, index_bits=bits, target=target)
-        return source, Text(kernel.describe(), source.text, source.uses)
+        return source, Text(name, kernel.describe(), source.text, source.uses)
 
     source, text = printed(32)
 
@@ -98,7 +98,7 @@ def _print_for_cpu(kernel: Kernel, profile: Profile, name: str, scratch: Scratch
     schedule = default_schedule(refined, Target(1, profile.atomic_bits))
     program = linearise(refined, schedule, 64)
     printer = _SpacePrinter(OPENCL_C, program)
-    text = Text(kernel.describe(), printer.kernel(name), frozenset(printer.used))
+    text = Text(name, kernel.describe(), printer.kernel(name), frozenset(printer.used))
     across = _SQUARE if _transposes(refined, program) else _LONG
 
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:

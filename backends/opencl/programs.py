@@ -19,10 +19,12 @@ from omniop.opset.errors import DeviceError
 class Text:
     """OpenCL C of one piece of work.
 
-    ``label`` names the work in errors. ``uses`` are the dialect's helpers that it calls. ``headers``: texts that other
-    work may need as well; each enters a program once.
+    ``tag`` ends the names of its kernels: each is the tag, or something, "_" and the tag. ``label`` names the work in
+    errors. ``uses`` are the dialect's helpers that it calls. ``headers``: texts that other work may need as well; each
+    enters a program once.
     """
 
+    tag: str
     label: str
     body: str
     uses: frozenset[str] = frozenset()

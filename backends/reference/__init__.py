@@ -5,8 +5,6 @@ It takes nothing whole: every structured prim reaches it expanded into map, cont
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from omniop.backends.array_device import ArrayDevice

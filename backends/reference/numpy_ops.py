@@ -80,32 +80,32 @@ def _shift(function: Callable[..., Any], fill_sign: bool) -> Callable[..., Any]:
     def call(a: Array, b: Array) -> Array:
         bits = a.dtype.itemsize * 8
         inside = (b >= 0) & (b < bits)
-        beyond = np.where(a < 0, a.dtype.type(-1), a.dtype.type(0)) if fill_sign and a.dtype.kind == "i" else a.dtype.type(0)
+        beyond = (
+            np.where(a < 0, a.dtype.type(-1), a.dtype.type(0)) if fill_sign and a.dtype.kind == "i" else a.dtype.type(0)
+        )
         return np.where(inside, function(a, np.where(inside, b, b.dtype.type(0))), beyond)
 
     return call
 
 
-ALU: dict[str, Callable[..., Any]] = {
-    name: _quiet(function)
-    for name, function in {
-        **{"neg": np.negative, "abs": np.abs, "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "trunc": np.trunc},
-        **{"sqrt": np.sqrt, "exp": np.exp, "log": np.log, "sin": np.sin, "cos": np.cos, "tan": np.tan},
-        **{"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh},
-        **{"asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh},
-        "erf": lambda x: _erf(x).astype(x.dtype) if x.size else x,
-        "not": lambda x: np.logical_not(x) if x.dtype == bool else np.invert(x),
-        **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum},
-        "div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else _int_div(a, b),
-        **{"rem": _rem, "pow": _pow, "atan2": np.arctan2},
-        "floordiv": lambda a, b: np.floor_divide(a, np.where(b == 0, b.dtype.type(1), b)),
-        "floormod": lambda a, b: np.mod(a, np.where(b == 0, b.dtype.type(1), b)),
-        **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
-        **{"shl": _shift(np.left_shift, False), "shr": _shift(np.right_shift, True)},
-        **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
-        **{"isnan": np.isnan, "isinf": np.isinf},
-    }.items()
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{"neg": np.negative, "abs": np.abs, "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "trunc": np.trunc},
+    **{"sqrt": np.sqrt, "exp": np.exp, "log": np.log, "sin": np.sin, "cos": np.cos, "tan": np.tan},
+    **{"asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh},
+    **{"asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh},
+    "erf": lambda x: _erf(x).astype(x.dtype) if x.size else x,
+    "not": lambda x: np.logical_not(x) if x.dtype == bool else np.invert(x),
+    **{"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum},
+    "div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else _int_div(a, b),
+    **{"rem": _rem, "pow": _pow, "atan2": np.arctan2},
+    "floordiv": lambda a, b: np.floor_divide(a, np.where(b == 0, b.dtype.type(1), b)),
+    "floormod": lambda a, b: np.mod(a, np.where(b == 0, b.dtype.type(1), b)),
+    **{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor},
+    **{"shl": _shift(np.left_shift, False), "shr": _shift(np.right_shift, True)},
+    **{"eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal},
+    **{"isnan": np.isnan, "isinf": np.isinf},
 }
+ALU = {name: _quiet(function) for name, function in _FUNCTIONS.items()}
 
 
 def cast(x: Array, dtype: DType) -> Array:

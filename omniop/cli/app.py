@@ -18,8 +18,6 @@ import typer
 from omniop.cli.errors import UsageError, told
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from omniop.dispatcher.session import Session
 
 app = typer.Typer(
@@ -253,9 +251,8 @@ def _run(request: _Request) -> _Ran:
 
 
 @contextmanager
-def _busy(what: str) -> Iterator[Console]:
+def _busy(what: str) -> Iterator[None]:
     from omniop.cli import progress, show
 
-    console = show.console(stderr=True)
-    with progress.spinner(what, console):
-        yield console
+    with progress.spinner(what, show.console(stderr=True)):
+        yield

@@ -106,7 +106,9 @@ def print_explanation(session: Session, out: Console) -> None:
             out.print()
             out.print(_steps_table(f"template {k}: {_count(len(copies), 'copy', 'copies')} between devices", copies))
         if template.guards:
-            out.print(f"reused while {_count(len(template.guards), 'guard')} on the sizes hold: see --json", style="dim")
+            out.print(
+                f"reused while {_count(len(template.guards), 'guard')} on the sizes hold: see --json", style="dim"
+            )
     out.print()
     out.print(escape(placement_line(explanation)))
 

@@ -11,19 +11,24 @@ from tests.gate.case import model, normal
 
 def test_templates_share_folded_constants(load_plain: LoadPlain) -> None:
     """A weight that only constants go into is computed when the first template is made, and never again."""
-    text = "g (float[A, B, 64] x) => (float[A, B, 64] y) { t = Exp (w) u = Softmax (t) y = MatMul (x, u) }"
+    text = """g (float[A, 64] x, float[B, 64] z) => (float[C, 64] y)
+    { t = Exp (w) u = Softmax (t) p = MatMul (x, u) y = Add (p, z) }"""
     weight = normal(64, 64)
     session = load_plain(model(text, w=weight))
     exp = np.exp(np.exp(weight) - np.exp(weight).max(1, keepdims=True))
-    expected = exp / exp.sum(1, keepdims=True)
-    for shape in ((2, 3, 64), (0, 3, 64), (1, 1, 64), (5, 1, 64)):
-        x = normal(*shape)
-        np.testing.assert_allclose(session.run({"x": x})["y"], x @ expected, rtol=1e-4, atol=1e-5)
-    made = [t for t in templates_of(session.runner) if t.ops]
-    assert all(t.folded for t in made)
+    folded = exp / exp.sum(1, keepdims=True)
     weights = session.runner.options.weights
-    assert len(weights._derived) == 1
-    assert len(weights._uploaded) == 1
+    derived: set[object] = set()
+    for rows, more in ((3, 3), (3, 1), (1, 4)):
+        x, z = normal(rows, 64), normal(more, 64, seed=1)
+        np.testing.assert_allclose(session.run({"x": x, "z": z})["y"], x @ folded + z, rtol=1e-4, atol=1e-5)
+        derived = derived or set(weights._derived)
+        assert set(weights._derived) == derived
+        assert len(weights._uploaded) == 1
+    made = list(templates_of(session.runner))
+    assert len(made) == 3
+    assert derived
+    assert all(t.folded for t in made)
 
 
 def test_folded_steps_are_reported_apart(load_plain: LoadPlain) -> None:

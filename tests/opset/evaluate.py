@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
 from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset import dtype as dtypes
@@ -36,7 +37,9 @@ class Interpreter:
     def _source(self, d: Source) -> None:
         self.values[d.outputs[0]] = self.feeds[d.name] if d.array is None else d.array
 
-    def _kernel(self, d: Definition, axes: tuple, stores: list, carries: tuple = (), seq: Any = None, bases: tuple = ()) -> None:
+    def _kernel(
+        self, d: Definition, axes: tuple, stores: list, carries: tuple = (), seq: Any = None, bases: tuple = ()
+    ) -> None:
         tensors = list(d.inputs())
         params = [Param(t.dtype) for t in tensors]
         arrays = [np.ascontiguousarray(self.value(t)).reshape(-1) for t in tensors]
@@ -63,7 +66,12 @@ class Interpreter:
                     extents = tuple(expr.substitute(e, mapping) for e in source.extents)
                     offset = poly.linear(tuple(done[i] for i in index), extents)
                     done[node] = expr.load(
-                        tensors.index(source), (offset,), node.dtype, guard and done[guard], 0 if other is None else done[other], node.attr.fault
+                        tensors.index(source),
+                        (offset,),
+                        node.dtype,
+                        guard and done[guard],
+                        0 if other is None else done[other],
+                        node.attr.fault,
                     )
                 else:
                     done[node] = expr.rebuild(node, tuple(done[a] for a in node.args))
@@ -127,7 +135,9 @@ class Interpreter:
             state = [self.value(t) for t in d.updated]
             for row, t in zip(rows, d.collected, strict=True):
                 row[step] = self.value(t)
-        outs = state + [np.stack(r) if r else np.zeros(self.shape(t)) for r, t in zip(rows, d.outputs[len(state) :], strict=True)]
+        outs = state + [
+            np.stack(r) if r else np.zeros(self.shape(t)) for r, t in zip(rows, d.outputs[len(state) :], strict=True)
+        ]
         self.values.update(zip(d.outputs, outs, strict=True))
 
 
@@ -140,7 +150,7 @@ def lower(
     domain: str = "",
     symbolic: bool = True,
 ) -> list[Any]:
-    """Lower one node and compute it. Array inputs become feeds with symbolic dims; a read-back restarts the lowering, as in a run."""
+    """Lower one node and compute it. Array inputs become feeds with symbolic dims; a read-back restarts the lowering."""
     known: dict[object, lowering.HostValue] = {}
     entry = lowering.find(domain, op_type, since)
     assert entry is not None, f"no lowering of {op_type} since {since}"

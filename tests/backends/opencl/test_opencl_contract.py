@@ -5,8 +5,8 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from opencl_contracts import contract, normal, upload
 from numpy.lib.stride_tricks import as_strided
+from opencl_contracts import contract, normal, upload
 
 from omniop.backends.base import OpContext, TensorType
 from omniop.backends.opencl.device import OpenCLDevice
