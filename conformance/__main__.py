@@ -20,9 +20,7 @@ def main(
     device: Annotated[str, typer.Option(help="The device that omniop runs on.")] = "cpu",
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
-    fallback: Annotated[Fallback, typer.Option(help="What omniop does when the device declines: warn, error, silent.")] = (
-        "error"
-    ),
+    fallback: Annotated[Fallback, typer.Option(help="When the device declines: warn, error, silent.")] = ("error"),
     oracle: Annotated[
         str | None, typer.Option(help=f"Run on an oracle instead of omniop: {', '.join(ENGINES)}.")
     ] = None,

@@ -126,7 +126,10 @@ class Placement:
     ) -> list[tuple[Definition, Repeat | None]]:
         """Definitions with the repeat that each is inside of."""
         found: list[tuple[Definition, Repeat | None]] = []
+        inside = {d for r in made if isinstance(r, Repeat) for d in r.body}
         for definition in made:
+            if definition in inside:
+                continue
             found.append((definition, repeat))
             if isinstance(definition, Repeat):
                 found += self._with_repeats(definition.body, definition)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ def templates_of(runner: GraphRunner) -> Iterator[Template]:
 def explain(session: Session) -> Explanation:
     """The session so far. Before the first run there is nothing placed yet."""
     labels = session.model_labels
-    result = Explanation([d.name for d in session.devices], [str(r) for r in session.rewrites])
+    counted = Counter(r.rule for r in session.rewrites)
+    result = Explanation([d.name for d in session.devices], [f"{rule}, {n} times" for rule, n in counted.items()])
     decisions: dict[int, Any] = {}
     for template in templates_of(session.runner):
         decisions.update(template.decisions)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from threadpoolctl import threadpool_limits
 
 from omniop.backends.base import Device
 from omniop.dispatcher.execute import Env, GraphRunner, Options, RunReport
@@ -103,7 +105,8 @@ class Session:
         """
         env = self._env(feeds)
         report = RunReport()
-        values = self.runner.run(env, report)
+        with _limited(self.threads):
+            values = self.runner.run(env, report)
         self.last_report = report
         self._tell()
         names = [v.name or "" for v in self.model.graph.outputs]
@@ -161,6 +164,11 @@ class Session:
         return list(found.values())
 
 
+def _limited(threads: int | None) -> AbstractContextManager[object]:
+    """BLAS held to ``threads`` threads; kernels of our own run on the calling thread."""
+    return nullcontext() if threads is None else threadpool_limits(threads)
+
+
 def _spare(found: Registry) -> list[Device]:
     """Where nodes go that the session's devices refuse."""
     return found.devices("cpu") if "cpu" in found.names() else found.devices("reference")
@@ -170,8 +178,14 @@ def _dims(v: ir.Value) -> list[object]:
     if v.shape is None:
         return []
     return [
-        d if isinstance(d, int) and d >= 0 else (d.value if isinstance(d, ir.SymbolicDim) else None) for d in v.shape
+        d if isinstance(d, int) and d >= 0 else (_dim_name(d.value) if isinstance(d, ir.SymbolicDim) else None)
+        for d in v.shape
     ]
+
+
+def _dim_name(name: str | None) -> str | None:
+    """A dim's name; exporters write "?" for a dim that has none."""
+    return None if name is None or not name.strip("?") else name
 
 
 def _info(v: ir.Value) -> ValueInfo:

@@ -233,6 +233,7 @@ class TemplateBuilder:
         steps = self._with_copies(planner.steps())
         run_steps = self._fold(steps)
         guards = [(self.number(c), expected) for c, expected in self.env.guards.items()]
+        guards += [(self.number(expr.binary("le", s, 0)), False) for s in self.env.positive]
         intervals, outputs = self._intervals(run_steps, results)
         slots, places = colour(intervals)
         self.entries.update(places)

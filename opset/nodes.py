@@ -16,6 +16,7 @@ from omniop.opset.tensor_data import tensor_array
 Attributes = Mapping[str, ir.Attr]
 
 _ONNX_TYPE = "onnx_type"
+_ARRAY = "array"
 
 _VARIADIC = 1 << 30
 """onnx gives 2**31 - 1 as the most that a variadic parameter takes."""
@@ -46,10 +47,18 @@ def check_arity(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
 
 
 def initializer_array(value: ir.Value) -> np.ndarray:
-    """The array of an initializer, as `tensor_data.tensor_array`. Raises ModelError when it is none or is damaged."""
-    if value.const_value is None:
+    """The array of an initializer, as `tensor_data.tensor_array`: one object, which all templates share.
+
+    Raises ModelError when it is none or is damaged.
+    """
+    tensor = value.const_value
+    if tensor is None:
         raise ModelError(f'"{value.name}" is not an initializer')
-    return tensor_array(value.const_value, f'initializer "{value.name}"')
+    kept, array = value.meta.get(_ARRAY, (None, None))
+    if kept is not tensor:
+        array = tensor_array(tensor, f'initializer "{value.name}"')
+        value.meta[_ARRAY] = (tensor, array)
+    return array
 
 
 def declared_type(value: ir.Value) -> onnx.TypeProto:

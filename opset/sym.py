@@ -29,12 +29,18 @@ class ShapeEnv:
 
     hints: dict[str, int] = field(default_factory=dict)
     guards: dict[Expr, bool] = field(default_factory=dict)
+    positive: list[Expr] = field(default_factory=list)
+    """Symbols that a run's value has to be at least 1 for."""
 
     def symbol(self, name: str, hint: int) -> Dim:
         """A new symbol. A hint of 0 is made the constant 0, guarded: devices never see an empty dim."""
         self.hints[name] = hint
         node = expr.size(name)
-        return 0 if self.ask(expr.binary("le", node, 0)) else SymInt(node, self)
+        if hint == 0:
+            self.guards[expr.binary("le", node, 0)] = True
+            return 0
+        self.positive.append(node)
+        return SymInt(node, self)
 
     def scalar(self, name: str, hint: int) -> Dim:
         """A symbol for a number that is not a dim, and may be negative or 0."""

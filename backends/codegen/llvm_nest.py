@@ -30,6 +30,8 @@ from omniop.opset.kernel import Kernel
 _UNKNOWN_EXTENT = 64
 _LANES = 8
 """Lanes assumed when costs are compared; the order of the answers hardly depends on it."""
+_SMALL_WORK = 32
+"""A body may be printed once for each row of a square while it does no more."""
 _MANY_LOADS = 8
 """With more than these, several registers to a vector are more registers than there are."""
 _GATHER = 1.5
@@ -112,8 +114,10 @@ def _may_have_lanes(kernel: Kernel) -> bool:
 
 
 def free_axes(kernel: Kernel) -> dict[Expr, frozenset[Expr]]:
-    """The axes that each expression depends on; a carry depends on all that is outside it."""
+    """The axes that each expression depends on. A carry depends on all that is outside it, and so does what is read
+    where the kernel writes."""
     outside = frozenset(kernel.axes) | ({kernel.seq} if kernel.seq is not None else set())
+    written = {s.buffer for s in kernel.stores}
     free: dict[Expr, frozenset[Expr]] = {}
     for node in expr.walk(*kernel.roots()):
         if node.op == "carry":
@@ -124,6 +128,8 @@ def free_axes(kernel: Kernel) -> dict[Expr, frozenset[Expr]]:
             free[node] = frozenset().union(*(free[a] for a in node.args))
             if node.op == "reduce":
                 free[node] -= set(node.args[: node.attr.axes])
+            elif node.op == "load" and node.attr.source in written:
+                free[node] |= outside
     return free
 
 
@@ -216,7 +222,7 @@ class _Costs:
     def block(self, lanes: Expr | None, size: int) -> Expr | None:
         """An axis to take ``size`` points of together with ``size`` lanes: a load has those in a row, the lanes
         apart."""
-        if lanes is None or self.root.inner or self._in_order or _extent(lanes) < size:
+        if lanes is None or self.root.inner or self._in_order or _extent(lanes) < size or self.root.work > _SMALL_WORK:
             return None
         for a in self.root.accesses:
             if a.is_load and not a.guarded and self._stride(a.offset, lanes) is None and stride_of(a.offset, lanes):

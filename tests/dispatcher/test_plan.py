@@ -62,7 +62,9 @@ def test_a_diamond_is_one_kernel(plan: Any) -> None:
 
 
 def test_what_two_kernels_read_is_kept(plan: Any) -> None:
-    text = "g (float[N, M] x) => (float[N, M] y, float[M, N] z) { a = Exp (x) y = Neg (a) t = Sin (a) z = Transpose (t) }"
+    text = (
+        "g (float[N, M] x) => (float[N, M] y, float[M, N] z) { a = Exp (x) y = Neg (a) t = Sin (a) z = Transpose (t) }"
+    )
     assert len(plan(text, X)) == 3
 
 
@@ -137,7 +139,9 @@ def test_equal_layers_share_their_kernels(load_plain: LoadPlain) -> None:
     """Weights are buffers, so the second of two equal layers builds nothing."""
     from omniop.dispatcher.build import builds_of
 
-    text = "g (float[N, 8] x) => (float[N, 8] y) { a = MatMul (x, u) b = Softmax (a) c = MatMul (b, v) y = Softmax (c) }"
+    text = (
+        "g (float[N, 8] x) => (float[N, 8] y) { a = MatMul (x, u) b = Softmax (a) c = MatMul (b, v) y = Softmax (c) }"
+    )
     session = load_plain(model(text, u=normal(8, 8), v=normal(8, 8, seed=1)))
     built = builds_of(session.devices[0]).count
     session.run({"x": normal(3, 8)})

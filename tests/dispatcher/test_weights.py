@@ -32,7 +32,9 @@ def test_templates_share_folded_constants(load_plain: LoadPlain) -> None:
 
 
 def test_folded_steps_are_reported_apart(load_plain: LoadPlain) -> None:
-    session = load_plain(model("g (float[N, 64] x) => (float[N, 64] y) { t = Exp (w) y = MatMul (x, t) }", w=normal(64, 64)))
+    session = load_plain(
+        model("g (float[N, 64] x) => (float[N, 64] y) { t = Exp (w) y = MatMul (x, t) }", w=normal(64, 64))
+    )
     session.run({"x": normal(3, 64)})
     (template,) = session.explain().templates
     assert template.constant_steps == 1

@@ -166,20 +166,20 @@ def test_affine_gives_the_strides(seed: int) -> None:
     assert found > 20
 
 
-I, J = expr.axis(0, A), expr.axis(1, expr.index(64))
+K, J = expr.axis(0, A), expr.axis(1, expr.index(64))
 
 
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        ((I * 64 + J) // 64, I),
-        ((I * 64 + J) % 64, J),
-        (A * (I // A) + I % A, I),
-        ((I * 64 + J) // 8 % 8, J // 8),
+        ((K * 64 + J) // 64, K),
+        ((K * 64 + J) % 64, J),
+        (A * (K // A) + K % A, K),
+        ((K * 64 + J) // 8 % 8, J // 8),
         ((B * 6) // 4, (B * 3) // 2),
         ((FREE + 5) - FREE, expr.index(5)),
         ((A * B + A) // A, B + 1),
-        (I % A, I),
+        (K % A, K),
         (FREE // 2 // 3, FREE // 6),
         (FREE % 12 % 4, FREE % 4),
     ],
@@ -195,4 +195,4 @@ def test_a_scalar_symbol_may_be_negative() -> None:
     assert poly.nonnegative(A - 1)
     assert not poly.nonnegative(FREE)
     assert poly.simplify(FREE % A) is not FREE
-    assert poly.affine(expr.load(0, (I,), INT64), (I,)) is None
+    assert poly.affine(expr.load(0, (K,), INT64), (K,)) is None

@@ -125,6 +125,15 @@ def test_bitcasts() -> None:
         np.testing.assert_array_equal(got.view(np.uint8), values.view(np.uint8))
 
 
+def test_products_are_rounded_before_they_are_added() -> None:
+    """No contraction to a fused multiply-add."""
+    a, b, c = (RNG.standard_normal(1000).astype(np.float32) for _ in range(3))
+    i = expr.raw_axis(0, expr.index(1000))
+    value = element(0, i) * element(1, i) + element(2, i)
+    kernel = Kernel((reads(), reads(), reads(), writes()), (i,), (Store(3, i, value),))
+    np.testing.assert_array_equal(launch(kernel, [a, b, c, np.zeros_like(a)])[3], a * b + c)
+
+
 def ulp(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """Distance in units of the last place of ``exact`` rounded to float32; infinite where one is special and not the
     other."""
