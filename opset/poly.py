@@ -74,6 +74,7 @@ def _compute(node: Expr) -> Poly:
     return {(atom,): 1} if same_operation else poly_of(atom)  # it may have folded into one of its operands
 
 
+@lru_cache(maxsize=1 << 16)
 def simplify_inside(node: Expr) -> Expr:
     """The node with its operands simplified (an axis keeps its extent as it is)."""
     if node.op in ("axis", "size") or not node.args:
@@ -146,7 +147,7 @@ def upper_bound(poly: Poly) -> Poly | None:
             return None  # bounds of factors multiply only where none is negative
         term: Poly = {(): c}
         for atom in monomial:
-            if atom.op == "size":
+            if atom.op == "size" or (_over_sizes(atom) and _atom_nonnegative(atom)):
                 bound: Poly = {(atom,): 1}
             elif c < 0:
                 if not _atom_nonnegative(atom):
@@ -220,10 +221,8 @@ def _divide(p: Poly, d: Poly, operation: str) -> Poly:
                 rest[monomial] = c
             else:
                 quotient[exact[0]] = quotient.get(exact[0], 0) + exact[1]
-    elif p == d:
-        quotient = {(): 1}
     else:
-        rest = p
+        quotient, rest = _long_division(p, d)
     if below(rest, d):
         return quotient if operation == "floordiv" else rest
     if len(d) == 1 and operation == "floordiv" and not divisor and set(rest) != {()}:
@@ -246,6 +245,21 @@ def _divide(p: Poly, d: Poly, operation: str) -> Poly:
                 if _divide_monomial(om, oc, divisor, scale) is not None:
                     return _divide(poly_of(m[0].args[0]), d, "floormod")
     return {(expr.binary("floormod", expr_of(rest), expr_of(d)),): 1}
+
+
+def _long_division(p: Poly, d: Poly) -> tuple[Poly, Poly]:
+    """(q, r) with p = q * d + r, by the leading monomial of a divisor of several terms."""
+    top = max(d, key=lambda m: (len(m), [_sort_key(a) for a in m]))
+    quotient: Poly = {}
+    rest = dict(p)
+    for _ in range(len(p) * len(d)):
+        exact = next((e for m, c in rest.items() if (e := _divide_monomial(m, c, top, d[top])) is not None), None)
+        if exact is None:
+            return quotient, rest
+        step = {exact[0]: exact[1]}
+        quotient = _plus(quotient, step)
+        rest = _plus(rest, _times(step, d), -1)
+    return {}, p  # it does not come to an end: the leading term comes back
 
 
 def _divide_by_factor(p: Poly, d: Poly, operation: str) -> Poly | None:
