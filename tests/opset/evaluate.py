@@ -150,7 +150,7 @@ def lower(
     domain: str = "",
     symbolic: bool = True,
 ) -> list[Any]:
-    """Lower one node and compute it. Array inputs become feeds with symbolic dims; a read-back restarts the lowering."""
+    """Lower one node and compute it. Array inputs become feeds with symbolic dims; a read-back restarts it."""
     known: dict[object, lowering.HostValue] = {}
     entry = lowering.find(domain, op_type, since)
     assert entry is not None, f"no lowering of {op_type} since {since}"
