@@ -21,7 +21,8 @@ from omniop.dispatcher.build import check_memory
 from omniop.dispatcher.graph import GraphContext, Labels, NodeInfo
 from omniop.dispatcher.host_ops import HOST_OPS, by_reference
 from omniop.dispatcher.segment import ReadKey, SegmentTracer, Symbol
-from omniop.dispatcher.template import Binding, Launch, Loop, Op, RunContext, Template, TemplateBuilder, Transfer
+from omniop.dispatcher.template import Binding, Launch, Loop, Op, RunContext, Template, Transfer
+from omniop.dispatcher.template_builder import TemplateBuilder
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue, signature
 from omniop.dispatcher.weights import Weights
 from omniop.opset import dtype as dtypes

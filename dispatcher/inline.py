@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from omniop.opset import expr, poly
+from omniop.opset.definitions import Map, Tensor
 from omniop.opset.dtype import BOOL, INT32
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Carry, Kernel, Param, Store, View
 from omniop.opset.layout import Layout
-from omniop.opset.prims import Map, Tensor
 
 
 class Inliner:

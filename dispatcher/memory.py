@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omniop.backends.base import Device
+from omniop.opset.definitions import Tensor
 from omniop.opset.expr import Expr
-from omniop.opset.prims import Tensor
 
 
 @dataclass

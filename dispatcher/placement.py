@@ -16,11 +16,12 @@ import numpy as np
 from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
 from omniop.dispatcher.graph import NodeInfo
 from omniop.opset import expr
+from omniop.opset.definitions import Definition, Map, Repeat, Source, Structured, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, DType
 from omniop.opset.errors import PlacementError
 from omniop.opset.expand import expand
 from omniop.opset.layout import ROW_MAJOR, Layout
-from omniop.opset.prims import Definition, Map, Repeat, Source, Structured, Tensor, axes_of, record
+from omniop.opset.prims import axes_of, record
 from omniop.opset.sym import hint_of
 from omniop.opset.trace import Trace
 

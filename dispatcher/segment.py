@@ -21,12 +21,12 @@ from omniop.dispatcher.placement import Placement
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
 from omniop.opset import dtype as dtypes
 from omniop.opset import host_arithmetic, prims
+from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError, PlacementError, UnsupportedError
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
 from omniop.opset.lowering import HostValue, NeedsHost, Node, as_tensor, host_value
 from omniop.opset.nodes import initializer_array
-from omniop.opset.prims import Source, Tensor
 from omniop.opset.schemas import function_graph
 from omniop.opset.sym import Dim
 from omniop.opset.trace import Trace, tracing

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from omniop.opset import expr, prims
+from omniop.opset.definitions import Scatter, Structured, Tensor, TensorCarry, TensorStore
 from omniop.opset.expr import Expr
-from omniop.opset.prims import Structured, Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 Expansion = Callable[[Structured], Sequence[Tensor]]
@@ -152,11 +152,11 @@ def sort(d: Structured) -> Sequence[Tensor]:
     axes = prims.axes_of(x.shape)
     place = (*axes[:-1], rank.at(*axes))
     stores = (
-        prims.TensorStore(0, place, x.at(*axes)),
-        prims.TensorStore(1, place, axes[-1]),
+        TensorStore(0, place, x.at(*axes)),
+        TensorStore(1, place, axes[-1]),
     )
     outputs = [(t.shape, t.dtype) for t in d.outputs]
-    return prims.record(prims.Scatter(axes, stores, (None, None)), outputs)
+    return prims.record(Scatter(axes, stores, (None, None)), outputs)
 
 
 @expansion("prefix", LOOPS)
@@ -172,9 +172,7 @@ def prefix_loops(d: Structured) -> Sequence[Tensor]:
     update = expr.alu(monoid, expr.carry(0, wide), expr.cast(x.at(*place), wide))
     start = expr.const(prims.identity(monoid, wide), wide)
     value = expr.cast(expr.carry(0, wide) if exclusive else update, x.dtype)
-    scatter = prims.Scatter(
-        lead, (prims.TensorStore(0, place, value),), (None,), seq, (prims.TensorCarry(start, update),)
-    )
+    scatter = Scatter(lead, (TensorStore(0, place, value),), (None,), seq, (TensorCarry(start, update),))
     return prims.record(scatter, [(x.shape, x.dtype)])
 
 

@@ -33,7 +33,7 @@ from omniop.opset.dtype import BOOL, INT64, DType
 
 
 class Load(NamedTuple):
-    """What a load reads. ``source`` is a `prims.Tensor` while tracing (one index per axis) and the number of a
+    """What a load reads. ``source`` is a `definitions.Tensor` while tracing (one index per axis) and the number of a
     buffer in a `kernel.Kernel` (one index: the element offset). ``fault`` above 0 is written to the error word
     when the guard fails."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from omniop.opset import dtype as dtypes
+from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, INT64, STRING, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.host_elements import (
@@ -28,7 +29,6 @@ from omniop.opset.host_elements import (
 )
 from omniop.opset.lower.common import at_most, axes_of, axis_of
 from omniop.opset.lowering import HostValue, Node, Value, host_value
-from omniop.opset.prims import Source, Tensor
 from omniop.opset.sym import Dim, product
 
 LIMIT = 1024

@@ -1,7 +1,7 @@
 """The registry of lowerings: what each operator means, written in prims.
 
 A lowering is a function of a `Node` and the node's inputs, chosen by the schema's since-version. It is traced: inputs
-are `prims.Tensor` (or `HostValue`, lists for sequences, None for an absent optional input), never data.
+are `definitions.Tensor` (or `HostValue`, lists for sequences, None for an absent optional input), never data.
 
     @lowering("Softmax", since=13)
     def softmax(node: Node, x: Tensor) -> Tensor: ...
@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from omniop.opset import expr, prims
+from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError, UnsupportedError
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, SymInt, as_expr
 
 
@@ -87,7 +87,7 @@ class Node:
         if key in self.known:
             return self.known[key]
         definition = tensor.definition
-        if isinstance(definition, prims.Source) and definition.array is not None:
+        if isinstance(definition, Source) and definition.array is not None:
             return host_value(definition.array, tensor.dtype)
         raise NeedsHost(tensor, key)
 

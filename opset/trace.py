@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from omniop.opset.sym import ShapeEnv
 
 if TYPE_CHECKING:
-    from omniop.opset.prims import Definition, Tensor
+    from omniop.opset.definitions import Definition, Tensor
 
 
 @dataclass

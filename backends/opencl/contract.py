@@ -7,14 +7,14 @@ of kernels serves all shapes: it is made for the dtypes, and for what happens to
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Any
 
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.indexing import host_function
 from omniop.backends.opencl.gemm_problem import Matrix, Problem
-from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_text
+from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_text, may_be_few
+from omniop.backends.opencl.general import generalised
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
 from omniop.backends.opencl.macros import ACCUMULATORS, loads_as, tile_of
 from omniop.backends.opencl.printed import Printed
@@ -53,16 +53,17 @@ def accepts(op: OpContext) -> Answer:
     return YES
 
 
-def print_contract(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scratch) -> Printed:
-    """``tag`` ends the names of its kernels."""
+def print_contract(call: Call, caps: Caps, profile: Profile, scratch: Scratch) -> Printed:
     accumulator: DType = call.attr("accumulate")
-    text = gemm_text(call, accumulator, caps, profile, tag)
+    few = any(map(may_be_few, call.results[0].shape[-2:]))
+    general, numbers = generalised(call)
+    text = gemm_text(general, accumulator, caps, profile, few)
 
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        planner = _CPUPlanner if profile.cpu else _LanesPlanner
-        return PlannedWork(planner(call, accumulator, profile, kernels, tag), scratch)
+        planner = (_CPUPlanner if profile.cpu else _LanesPlanner)(general, accumulator, profile, kernels, text.tag)
+        return PlannedWork(lambda sizes, _: planner((*sizes, *numbers)), scratch)
 
-    return Printed(text, bind)
+    return Printed(text, bind, shared=True)
 
 
 class _Planner:
@@ -83,7 +84,7 @@ class _Planner:
         self._kernels = kernels
         self._tag = tag
 
-    def __call__(self, sizes: tuple[int, ...], buffers: Sequence[Any]) -> tuple[Launch, ...]:
+    def __call__(self, sizes: tuple[int, ...]) -> tuple[Launch, ...]:
         whole = self._problem(sizes).merged()
         return tuple(launch for problem in whole.launches() for launch in self._launches(sizes, problem))
 

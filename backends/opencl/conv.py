@@ -10,19 +10,18 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.c_helpers import memory_name
 from omniop.backends.codegen.indexing import host_function
 from omniop.backends.opencl.contract import print_contract
 from omniop.backends.opencl.finish import finish
+from omniop.backends.opencl.general import generalised
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
 from omniop.backends.opencl.macros import ACCUMULATORS, fitted, load_macros, loads_as, read, tile_macros, tile_of
 from omniop.backends.opencl.pointwise import as_contract
 from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
-from omniop.backends.opencl.programs import Text
 from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.kernel import Call
@@ -60,17 +59,16 @@ def accepts(op: OpContext, profile: Profile) -> Answer:
     return YES
 
 
-def print_conv(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scratch) -> Printed:
-    """``tag`` ends the names of its kernels."""
+def print_conv(call: Call, caps: Caps, profile: Profile, scratch: Scratch) -> Printed:
     product = as_contract(call)
     if product is not None:
-        return print_contract(product, caps, profile, tag, scratch)
+        return print_contract(product, caps, profile, scratch)
+    call, more = generalised(call)
     x, w = call.operands
     total = accumulator(x.dtype)
     done = finish(call, total, caps, 2)
     tile = tile_of(profile, total)
     macros = {
-        "ID(name)": f"name##_{tag}",
         "T": ACCUMULATORS[total],
         **done.macros,
         **tile_macros(tile, total),
@@ -82,13 +80,14 @@ def print_conv(call: Call, caps: Caps, profile: Profile, tag: str, scratch: Scra
         "DENSE_WEIGHTS": str(int(not _weights_in_place(call, total))),
         "FINISH_ATTRIBUTES": "__attribute__((noinline))",
     }
-    body = fitted(macros, [done.text, read("finish.cl"), read("conv_vector.cl")])
-    text = Text(tag, call.describe(), body, done.uses, (read("gemm.h"), read("conv.h")))
+    parts = [read("gemm.h"), read("conv.h"), done.text, read("finish.cl"), read("conv_vector.cl")]
+    text = fitted(call.describe(), done.uses, macros, parts)
 
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        return PlannedWork(_Planner(call, total, profile, kernels, tag), scratch)
+        planner = _Planner(call, total, profile, kernels, text.tag)
+        return PlannedWork(lambda sizes, _: planner((*sizes, *more)), scratch)
 
-    return Printed(text, bind)
+    return Printed(text, bind, shared=True)
 
 
 def _weights_in_place(call: Call, total: DType) -> bool:
@@ -151,7 +150,7 @@ class _Planner:
         x, w = ((*view[:3], *self._three(view[3:], 0)) for view in (x, w))
         return _Shape(x_shape[0], w_shape[1], w_shape[0] // self._group, source, places, window, x, w)
 
-    def __call__(self, sizes: tuple[int, ...], buffers: Sequence[Any]) -> tuple[Launch, ...]:
+    def __call__(self, sizes: tuple[int, ...]) -> tuple[Launch, ...]:
         shape = self._shape(sizes)
         reach = [
             (o - 1) * s + (k - 1) * d

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ class OpenCLDevice(Device):
         self._scratch = Scratch(self.alloc)
         identity = (device.platform.version, device.version, *vars(self.fingerprint).values(), self.profile.machine)
         self._compiler = Compiler(context, self.profile.options, identity)
+        self._shared_kernels: dict[str, dict[str, BoundKernel]] = {}
+        self._sharing = threading.Lock()
 
     # Memory -----------------------------------------------------------------------------------------------------------
 
@@ -98,18 +101,29 @@ class OpenCLDevice(Device):
         return prim in ("contract", "conv")
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
-        printed = [self._print(work, f"k{number}") for number, work in enumerate(works)]
-        kernels = self._compile(*(p.text for p in printed if isinstance(p, Printed)))
-        return [p.bind(kernels) if isinstance(p, Printed) else p for p in printed]
+        made = [self._print(work, f"k{number}") for number, work in enumerate(works)]
+        printed = [p for p in made if isinstance(p, Printed)]
+        kernels = self._compile(*(p.text for p in printed if not p.shared))
+        for p in printed:
+            if p.shared:
+                kernels.update(self._shared(p.text))
+        return [p.bind(kernels) if isinstance(p, Printed) else p for p in made]
+
+    def _shared(self, text: Text) -> dict[str, BoundKernel]:
+        """Compiled by itself, once for all templates of a process; the binary serves other models too."""
+        with self._sharing:
+            if text.tag not in self._shared_kernels:
+                self._shared_kernels[text.tag] = self._compile(text)
+            return self._shared_kernels[text.tag]
 
     def _print(self, work: Work, name: str) -> Printed | Runnable:
         """What has to be compiled; a tuned kernel of somebody else's comes ready to run."""
         if isinstance(work, Kernel):
             return print_loops(work, self.profile, name, self._compile, self._scratch)
         if work.prim == "contract":
-            return contract.print_contract(work, self.caps, self.profile, name, self._scratch)
+            return contract.print_contract(work, self.caps, self.profile, self._scratch)
         if work.prim == "conv":
-            return conv.print_conv(work, self.caps, self.profile, name, self._scratch)
+            return conv.print_conv(work, self.caps, self.profile, self._scratch)
         if work.prim.startswith("kernel:"):
             return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
         raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")

@@ -19,14 +19,12 @@ _VECTOR_FILES = ("gemm_vector.cl", "dot_vector.cl", "strip_vector.cl")
 _LANES_FILES = ("gemm_tiled.cl", "gemv_lanes.cl")
 
 
-def gemm_text(call: Call, accumulator: DType, caps: Caps, profile: Profile, tag: str) -> Text:
-    """Kernels whose names end in ``tag``: gemm, and those for few rows where there may be few."""
-    many, *few = _VECTOR_FILES if profile.cpu else _LANES_FILES
-    files = (many, *few) if any(_may_be_few(x) for x in call.results[0].shape[-2:]) else (many,)
+def gemm_text(call: Call, accumulator: DType, caps: Caps, profile: Profile, few: bool) -> Text:
+    """The kernel gemm, and those for ``few`` rows or columns."""
+    files = (_VECTOR_FILES if profile.cpu else _LANES_FILES)[: None if few else 1]
     done = finish(call, accumulator, caps, len(call.results[0].shape) - 1)
     tile = tile_of(profile, accumulator)
     macros = {
-        "ID(name)": f"name##_{tag}",
         "T": ACCUMULATORS[accumulator],
         **done.macros,
         **_operands(call, accumulator, tile.lanes),
@@ -35,11 +33,11 @@ def gemm_text(call: Call, accumulator: DType, caps: Caps, profile: Profile, tag:
         "PLAIN_RESULT": f"b{call.results[0].buffer}" if done.plain else "(global T *)0",
         "FINISH_ATTRIBUTES": "__attribute__((noinline))" if profile.cpu else "inline",
     }
-    body = fitted(macros, [done.text, *map(read, ("finish.cl", *files))])
-    return Text(tag, call.describe(), body, done.uses, (read("gemm.h"),))
+    return fitted(call.describe(), done.uses, macros, [read("gemm.h"), done.text, *map(read, ("finish.cl", *files))])
 
 
-def _may_be_few(extent: Expr) -> bool:
+def may_be_few(extent: Expr) -> bool:
+    """Rows or columns, in some run."""
     return extent.op != "const" or extent.attr <= FEW_ROWS
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
 from omniop.backends.opencl.probe import Profile
+from omniop.backends.opencl.programs import Text
 from omniop.opset import dtype as dtypes
 from omniop.opset.dtype import DType
 
@@ -86,8 +88,8 @@ def read(name: str) -> str:
     return resources.files("omniop.backends.opencl").joinpath("kernels", name).read_text()
 
 
-def fitted(macros: Mapping[str, str], parts: Sequence[str]) -> str:
-    """``parts`` between definitions of their macros and the end of these: another variant may follow in one source."""
-    own = [line.split()[1] for part in parts for line in part.splitlines() if line.startswith("#define")]
-    defined = [f"#define {name} {text}\n" for name, text in macros.items()]
-    return "".join((*defined, *parts, *(f"#undef {name.split('(')[0]}\n" for name in (*macros, *own))))
+def fitted(label: str, uses: frozenset[str], macros: Mapping[str, str], parts: Sequence[str]) -> Text:
+    """``parts`` after definitions of their macros. Equal texts have one tag: the hash of what they say."""
+    body = "".join((*(f"#define {name} {text}\n" for name, text in macros.items()), *parts))
+    tag = hashlib.sha256(body.encode()).hexdigest()[:16]
+    return Text(tag, label, f"#define ID(name) name##_{tag}\n{body}", uses)

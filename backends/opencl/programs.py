@@ -20,22 +20,19 @@ class Text:
     """OpenCL C of one piece of work.
 
     ``tag`` ends the names of its kernels: each is the tag, or something, "_" and the tag. ``label`` names the work in
-    errors. ``uses`` are the dialect's helpers that it calls. ``headers``: texts that other work may need as well; each
-    enters a program once.
+    errors. ``uses`` are the dialect's helpers that it calls.
     """
 
     tag: str
     label: str
     body: str
     uses: frozenset[str] = frozenset()
-    headers: tuple[str, ...] = ()
 
 
 def join(texts: Sequence[Text]) -> str:
     """One source of several texts, whose kernels must have different names."""
     uses = frozenset[str]().union(*(text.uses for text in texts))
-    headers = dict.fromkeys(header for text in texts for header in text.headers)
-    return "\n".join((OPENCL_C.prelude(uses), *headers, *(text.body for text in texts), ""))
+    return "\n".join((OPENCL_C.prelude(uses), *(text.body for text in texts), ""))
 
 
 class Compiler:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import formula
 from omniop.opset.lower.elementwise import aligned
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 
 
 def exp(x: Expr) -> Expr:

@@ -7,11 +7,11 @@ import ml_dtypes
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import FLOAT32, INT32, STRING, UINT8, UINT32, DType
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import choice
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 
 _OLD_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
 """TensorProto names, as Cast-1 has them, that are not ours in capitals."""

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import FLOAT32, FLOAT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lowering import Node
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, SymInt, as_expr, known_equal, product
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
@@ -14,7 +15,6 @@ from omniop.opset.lower.common import require_equal
 from omniop.opset.lower.sampling import multilinear
 from omniop.opset.lower.windows import Window, ceil_div, per_axis, split_pads, window_of
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 

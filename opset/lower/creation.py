@@ -10,13 +10,13 @@ import numpy as np
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import FLOAT32, FLOAT64, INT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.host_arithmetic import constant_value
 from omniop.opset.host_elements import range_count
 from omniop.opset.lower.common import counts, real, require_rank, scalar_of
 from omniop.opset.lowering import Node, Value, as_tensor, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr
 
 

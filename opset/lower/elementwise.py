@@ -7,12 +7,12 @@ from functools import reduce
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Map, Source, Tensor
 from omniop.opset.dtype import BOOL, FLOAT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import formula, real, scalar_of
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 
 _SAME_NAME = (
     *("Abs", "Neg", "Exp", "Log", "Sqrt", "Floor", "Ceil", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan"),
@@ -119,10 +119,10 @@ def power(node: Node, x: Tensor, y: Tensor) -> Tensor:
 def _constant(t: Tensor) -> float | int | None:
     """The value when every element is known to be the same number."""
     definition = t.definition
-    if isinstance(definition, p.Map) and definition.value.op == "const":
+    if isinstance(definition, Map) and definition.value.op == "const":
         value: float | int = definition.value.attr
         return value
-    if isinstance(definition, p.Source) and definition.array is not None and definition.array.size == 1:
+    if isinstance(definition, Source) and definition.array is not None and definition.array.size == 1:
         return float(definition.array.reshape(-1)[0])
     return None
 

@@ -11,12 +11,12 @@ import math
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import FLOAT64, INT64
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axis_of, element
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 

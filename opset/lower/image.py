@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import INT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
@@ -13,7 +14,6 @@ from omniop.opset.lower.common import at_most, element, real, require_equal
 from omniop.opset.lower.sampling import Tap, cubic_weights, weighed, within
 from omniop.opset.lower.selection import selected
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr
 
 _MODES = {"bilinear": "linear", "bicubic": "cubic", "linear": "linear", "cubic": "cubic", "nearest": "nearest"}

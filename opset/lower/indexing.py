@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import BOOL, INT64
 from omniop.opset.errors import ExecutionError, ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axis_of, counts, require_equal, require_rank, require_shape
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 

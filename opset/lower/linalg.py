@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import is_number, real, require_equal
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 

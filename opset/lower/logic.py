@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import choice
 from omniop.opset.lower.elementwise import aligned
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 
 LOGIC: dict[str, Callable[[Expr, Expr], Expr]] = {
     "And": lambda a, b: a & b,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import INT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, require_equal
 from omniop.opset.lower.windows import Window, per_axis, window_of
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, product
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import FLOAT32, INT32, UINT8, DType
 from omniop.opset.expr import Expr
 from omniop.opset.lower.casts import to_float8
@@ -13,7 +14,6 @@ from omniop.opset.lower.convolution import convolve
 from omniop.opset.lower.linalg import matmul
 from omniop.opset.lower.windows import ceil_div
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 
 
 def spread(node: Node, t: Tensor, x: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import require_equal
 from omniop.opset.lower.linalg import matmul
 from omniop.opset.lower.recurrent_activation import Activation, activations
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr
 
 Step = Callable[[Dim, Sequence[Tensor]], Sequence[Tensor]]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import axes_of, axes_operand, axis_of, move_back, move_last, real
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import as_expr
 
 

@@ -12,13 +12,13 @@ from fractions import Fraction
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axes_of, real
 from omniop.opset.lower.sampling import Tap, cubic_weight, cubic_weights, total, weighed, within
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from omniop.opset import expr
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import INT64
 from omniop.opset.expr import Expr
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import as_expr
 
 

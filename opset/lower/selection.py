@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import BOOL, INT64
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axis_of, require_rank
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, product
 
 

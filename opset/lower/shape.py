@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
@@ -19,7 +20,6 @@ from omniop.opset.lower.common import (
     require_shape,
 )
 from omniop.opset.lowering import Node, Value, as_tensor, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, known_equal, product
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr, Scalar
 from omniop.opset.lower.common import at_most, axes_of, choice, clamp, counts, element, scalar_of
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, as_expr, known_equal
 
 _FAR = 2**31 - 1

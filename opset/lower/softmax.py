@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import BOOL, DType
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import axis_of, require_rank, require_shape
 from omniop.opset.lowering import Node, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import product
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from omniop.opset import expr
 from omniop.opset import prims as p
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import INT32, INT64
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axis_of, move_back, move_last
 from omniop.opset.lower.selection import inverse_of, running_total
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.prims import Tensor
 from omniop.opset.sym import Dim, product
 
 

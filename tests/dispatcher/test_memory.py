@@ -10,8 +10,8 @@ import pytest
 from omniop.backends.reference import ReferenceDevice
 from omniop.dispatcher.memory import Interval, colour
 from omniop.opset import expr
+from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import FLOAT32, INT8
-from omniop.opset.prims import Source, Tensor
 
 DEVICES = (ReferenceDevice(), ReferenceDevice())
 N = expr.size("n")

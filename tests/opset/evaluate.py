@@ -11,9 +11,9 @@ from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr, lowering, poly, prims, sym, trace
+from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Source, Structured, Tensor
 from omniop.opset.expand import expand
 from omniop.opset.kernel import Carry, Kernel, Param, Store
-from omniop.opset.prims import Definition, Map, Repeat, Scatter, Source, Structured, Tensor
 
 
 class Interpreter:

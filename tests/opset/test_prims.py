@@ -11,9 +11,9 @@ import pytest
 
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr, prims
+from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, INT8, INT32, INT64, UINT8, DType
 from omniop.opset.errors import ModelError
-from omniop.opset.prims import Tensor
 from omniop.opset.trace import Trace, tracing
 from tests.opset.evaluate import Interpreter
 

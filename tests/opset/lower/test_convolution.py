@@ -10,9 +10,9 @@ import pytest
 from harness import check, random, run, same, traced
 from oracle import agrees
 
+from omniop.opset.definitions import Structured
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.errors import ModelError
-from omniop.opset.prims import Structured
 from omniop.opset.sym import SymInt
 
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from harness import check, random, run, same, traced
 
+from omniop.opset.definitions import Structured
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.errors import ModelError
-from omniop.opset.prims import Structured
 
 SHAPES = [
     ((5,), (5,)),

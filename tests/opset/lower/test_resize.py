@@ -11,9 +11,9 @@ from harness import check, host, random, run, same, traced
 from oracle import agrees
 
 from omniop.opset import expr
+from omniop.opset.definitions import Source
 from omniop.opset.dtype import FLOAT32, INT64
 from omniop.opset.errors import ModelError, UnsupportedError
-from omniop.opset.prims import Source
 
 TRANSFORMS = ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"]
 ROUNDINGS = ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
