@@ -129,6 +129,8 @@ class Device(ABC):
     caps: Caps
     fingerprint: Fingerprint
     kernels: KernelTable
+    emulated: bool = False
+    """It stands in for other hardware than it runs on: used only when asked for by its full name."""
 
     @abstractmethod
     def alloc(self, nbytes: int) -> Buffer:

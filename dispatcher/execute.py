@@ -31,6 +31,9 @@ from omniop.opset.importer import ImportedModel
 from omniop.opset.nodes import initializer_array
 from omniop.opset.schemas import function_graph
 
+MAX_TEMPLATES = 64
+"""Templates kept for one place and signature: values that guards pin down could make more without end."""
+
 Env = dict[ir.Value, RuntimeValue]
 
 
@@ -182,7 +185,10 @@ class GraphRunner:
         options = self.options
         tracer = SegmentTracer(self.context, position, env, reads, options.devices, options.exclude, self.declared)
         template = TemplateBuilder(tracer.run(), options.weights).build()
-        self.templates.setdefault(key, []).append(template)
+        made = self.templates.setdefault(key, [])
+        if len(made) >= MAX_TEMPLATES:
+            del made[0]
+        made.append(template)
         values = symbol_values(template.symbols, env, reads)
         binding = None if values is None else template.bind(values)
         if binding is None:

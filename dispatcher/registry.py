@@ -104,13 +104,15 @@ class Registry:
         if backend in self.names():
             loaded = self._load(backend)
             for d in loaded.devices:
-                if name in (d.name, backend):
+                if name == d.name or (name == backend and not d.emulated):
                     return d
             reasons = "; ".join(p.reason for p in loaded.problems)
-            if reasons and not loaded.devices:
-                raise DeviceError(f"device {name!r} is not available: {reasons}")
-        known = ", ".join(d.name for d in self.devices()) or "none"
-        raise DeviceError(f"there is no device {name!r}; available: {known}")
+            if reasons and (name == backend or not loaded.devices):
+                raise DeviceError(f"device {name!r} is not available: {reasons}; available: {self._known()}")
+        raise DeviceError(f"there is no device {name!r}; available: {self._known()}")
+
+    def _known(self) -> str:
+        return ", ".join(d.name for d in self.devices()) or "none"
 
     def _load(self, name: str) -> _Loaded:
         with self._lock:

@@ -43,7 +43,9 @@ class CudaBackend(Backend):
             except DeviceError as error:
                 self.problems.append(str(error))
         try:
-            found.append(CudaDevice(EmuDriver(), EMULATOR, self.kernels, vendor="omniop"))
+            emulated = CudaDevice(EmuDriver(), EMULATOR, self.kernels, vendor="omniop")
+            emulated.emulated = True
+            found.append(emulated)
         except DeviceError as error:
             self.problems.append(str(error))
         if not found:

@@ -42,7 +42,8 @@ def finish(call: Call, accumulator: DType, caps: Caps, row_axes: int) -> Finish:
     offset = result.offset
     for place, stride in zip(places, result.strides, strict=True):
         offset = offset + place * stride
-    store = Store(result.buffer, poly.simplify(offset), expr.substitute(expr.substitute(value, axes), sums))
+    stored = expr.substitute(poly.simplify_inside(expr.substitute(value, axes)), sums)
+    store = Store(result.buffer, poly.simplify(offset), stored)
     kernel = Kernel((*call.params, Param(accumulator)), (row, column), (store,), call.sizes)
     printer = KernelPrinter(OPENCL_C, linearise(kernel, Schedule(("parallel", "parallel")), 64))
     names = {row: "row", column: "column"}
