@@ -56,6 +56,8 @@ class Fusion:
         self.owners: dict[Tensor, set[Definition]] = {}
         self.evaluations: dict[Definition, int] = {}
         """How often a definition's element is computed in all, where no reduce is around."""
+        self.after_reduce: set[Definition] = set()
+        """Maps that hold a reduce or are computed from one by maps alone: they may join a kernel of rows."""
         self.reducing: set[Definition] = set()
         """Owners whose kernels hold a reduce, as decided so far."""
         self.order = self._topological(self.outputs)
@@ -102,6 +104,12 @@ class Fusion:
         for definition in self.order:
             for t in self.inputs(definition):
                 readers.setdefault(t, []).append(definition)
+        for definition in self.order:
+            made = [t.definition for t in self.inputs(definition)]
+            if isinstance(definition, Map) and (
+                _reduces(definition) or any(isinstance(d, Map) and d in self.after_reduce for d in made)
+            ):
+                self.after_reduce.add(definition)
         for definition in reversed(self.order):
             if isinstance(definition, Map):
                 self._choose_map(definition.outputs[0], readers.get(definition.outputs[0], []))
@@ -173,6 +181,9 @@ class Fusion:
             if reduces:
                 return isinstance(owner, Map) and self._row_pattern(tensor, owner, [node for node, _ in uses])
             evaluations = sum(self.hint([a.args[0] for a in scope]) for _, scope in uses)
+        if owner not in self.reducing and map_ not in self.after_reduce and _cost(map_.value) > CHEAP:
+            # without a reduce every axis is parallel: nothing is hoisted out of one
+            evaluations = max(evaluations, self._evaluated(owner))
         self.evaluations[map_] = evaluations
         limit = CHEAP_RECOMPUTE_LIMIT if _cost(map_.value) <= CHEAP else RECOMPUTE_LIMIT
         return evaluations <= limit * max(1, self.hint(tensor.extents))

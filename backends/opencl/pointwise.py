@@ -58,4 +58,6 @@ def _moved(epilogue: Expr, old: tuple[Expr, ...], new: tuple[Expr, ...]) -> Expr
     """The epilogue over the axes of the product's result."""
     image, group, channel, place = (expr.axis(k, extent) for k, extent in enumerate(new))
     at = (image, group * new[2] + channel, *poly.delinear(place, old[2:]))
-    return poly.simplify_inside(expr.substitute(epilogue, {n: at[n.attr] for n in expr.walk(epilogue) if n.op == "axis"}))
+    return poly.simplify_inside(
+        expr.substitute(epilogue, {n: at[n.attr] for n in expr.walk(epilogue) if n.op == "axis"})
+    )
