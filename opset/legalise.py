@@ -109,6 +109,9 @@ def _legal(roots: Iterable[Expr], caps: Capabilities) -> bool:
             return False
         if node.op in ("alu", "bitcast") and any(a.dtype not in computes for a in node.args):
             return False
+        ends = {node.dtype, node.args[0].dtype} if node.op == "cast" else set()
+        if FLOAT64 in ends and not ends <= computes:
+            return False  # a type that is only stored converts to and from float32
     return True
 
 
