@@ -209,7 +209,6 @@ class KernelSpec:
     input_layouts: tuple[Layout, ...] = ()
     output_layouts: tuple[Layout, ...] = ()
     tunables: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    epilogue: bool = False
 
     @property
     def source(self) -> str:

@@ -20,6 +20,7 @@ from omniop.backends.base import Buffer, Device
 from omniop.dispatcher.build import check_memory
 from omniop.dispatcher.graph import GraphContext, Labels, NodeInfo
 from omniop.dispatcher.host_ops import HOST_OPS, by_reference
+from omniop.dispatcher.placement import Decision
 from omniop.dispatcher.segment import ReadKey, SegmentTracer, Symbol
 from omniop.dispatcher.template import Binding, Launch, Loop, Op, RunContext, Template, Transfer
 from omniop.dispatcher.template_builder import TemplateBuilder
@@ -45,6 +46,8 @@ class Options:
     exclude: Mapping[str, Collection[str]]
     weights: Weights
     labels: Labels
+    templates_made: int = 0
+    """In all graphs of the session."""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class GraphRunner:
     templates: dict[tuple[object, ...], list[Template]] = field(default_factory=dict)
     bodies: dict[ir.Graph, GraphRunner] = field(default_factory=dict)
     functions: dict[tuple[object, ...], GraphRunner] = field(default_factory=dict)
+    host_decisions: dict[int, Decision] = field(default_factory=dict)
+    """Of the nodes that ran between segments."""
     lock: threading.RLock = field(default_factory=threading.RLock)
     declared: dict[ir.Value, list[object]] = field(default_factory=dict)
 
@@ -110,8 +115,12 @@ class GraphRunner:
             if function is None and position > first:
                 break
             inputs = [None if v is None else self._output(v, env) for v in info.node.inputs]
+            route = "a host step: control flow, a sequence, strings, or numpy's random draw"
             if function is None and (info.entry is not None or any(_is_strings(v) for v in inputs)):
-                function = by_reference  # a tensor op that met strings
+                function, route = by_reference, "a host step: it met strings"
+            elif function is None:
+                route = "its function's body, which holds host steps, as a graph of its own"
+            self.host_decisions[info.origin] = Decision(info.origin, info.label, info.node.op_type, "host", route)
             if function is None:
                 outputs = self._call_function(info, inputs, report)
             else:
@@ -189,6 +198,7 @@ class GraphRunner:
         if len(made) >= MAX_TEMPLATES:
             del made[0]
         made.append(template)
+        options.templates_made += 1
         values = symbol_values(template.symbols, env, reads)
         binding = None if values is None else template.bind(values)
         if binding is None:

@@ -7,7 +7,7 @@ place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omniop.backends.base import Device
@@ -17,8 +17,8 @@ from omniop.opset import expr, poly, prims
 from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Structured, Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Work
-from omniop.opset.layout import ROW_MAJOR, Layout
-from omniop.opset.sym import ShapeEnv, as_expr, product
+from omniop.opset.layout import ROW_MAJOR
+from omniop.opset.sym import as_expr, product
 
 
 @dataclass
@@ -99,19 +99,6 @@ AnyStep = Step | CopyStep | BaseStep | RepeatStep
 class Planner(Fusion):
     """Plans one list of definitions (a segment, or a repeat's body)."""
 
-    def __init__(
-        self,
-        env: ShapeEnv,
-        definitions: Sequence[Definition],
-        outputs: Sequence[Tensor],
-        device_of: Callable[[Definition], Device],
-        replaced: dict[Tensor, Tensor],
-        layouts: dict[Tensor, Layout],
-        relayouts: Collection[Definition] = (),
-    ) -> None:
-        self.relayouts = relayouts
-        super().__init__(env, definitions, outputs, device_of, replaced, layouts)
-
     def steps(self) -> list[AnyStep]:
         """The launches in an order that computes every tensor before it is read."""
         made: list[AnyStep] = []
@@ -169,8 +156,6 @@ class Planner(Fusion):
         buffers: list[Tensor | None] = list(builder.buffers)
         if builder.error is not None:
             buffers.append(None)
-        if definition in self.relayouts:
-            kind = "relayout"
         return Step(self.device_of(definition), work, buffers, builder.sizes, origins, kind)
 
     def _scatter_steps(self, definition: Scatter) -> list[AnyStep]:
@@ -303,7 +288,6 @@ class Planner(Fusion):
             self.device_of,
             self.replaced,
             self.layouts,
-            self.relayouts,
         )
         device = self.device_of(definition)
         carries = len(definition.initial)

@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omniop.dispatcher.execute import GraphRunner
+from omniop.dispatcher.placement import Decision
 from omniop.dispatcher.plan import AnyStep, BaseStep, CopyStep, RepeatStep
 from omniop.dispatcher.template import Template
 
@@ -97,17 +98,25 @@ def templates_of(runner: GraphRunner) -> Iterator[Template]:
         yield from templates_of(inner)
 
 
+def decisions_of(runner: GraphRunner) -> dict[int, Decision]:
+    """The latest decision on each node that was reached, by the node's number."""
+    found = dict(runner.host_decisions)
+    for made in runner.templates.values():
+        for template in made:
+            found.update(template.decisions)
+    for inner in (*runner.bodies.values(), *runner.functions.values()):
+        found = {**decisions_of(inner), **found}
+    return found
+
+
 def explain(session: Session) -> Explanation:
     """The session so far. Before the first run there is nothing placed yet."""
     labels = session.model_labels
     counted = Counter(r.rule for r in session.rewrites)
     result = Explanation([d.name for d in session.devices], [f"{rule}, {n} times" for rule, n in counted.items()])
-    decisions: dict[int, Any] = {}
     for template in templates_of(session.runner):
-        decisions.update(template.decisions)
         result.templates.append(_template(template, labels.names))
-    for origin in sorted(decisions):
-        d = decisions[origin]
+    for _, d in sorted(decisions_of(session.runner).items()):
         rejected = [{"candidate": who, "code": why.code, "reason": str(why)} for who, why in d.rejected]
         result.nodes.append(NodeReport(d.label, d.op, d.device, d.route, rejected))
     result.copied_bytes = session.last_report.copied_bytes

@@ -23,7 +23,8 @@ from omniop.opset import dtype as dtypes
 from omniop.opset import host_arithmetic, prims
 from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import DType
-from omniop.opset.errors import ModelError, PlacementError, UnsupportedError
+from omniop.opset.errors import ModelError, UnsupportedError
+from omniop.opset.expr import OperandError
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
 from omniop.opset.lowering import HostValue, NeedsHost, Node, as_tensor, host_value
 from omniop.opset.nodes import initializer_array
@@ -290,8 +291,8 @@ class SegmentTracer:
             for key, array in self.reads.items()
             if key[:-1] == (position, *path)
         }
+        first = len(self.trace.definitions)
         while True:
-            first = len(self.trace.definitions)
             args = [x if k in entry.host or x is None else as_tensor(x) for k, x in enumerate(inputs)]
             node = self._lowering_node(info, args, known)
             try:
@@ -303,13 +304,9 @@ class SegmentTracer:
                     self._place_partial(info, first)
                     raise _ReadHere(need.tensor, (position, *path, need.key)) from None
                 known = {**known, need.key: found}
-            except (UnsupportedError, ModelError, PlacementError):
-                raise
-            except TypeError as error:
-                if "expression" in str(error) or "operands" in str(error):
-                    kinds = ", ".join("-" if not isinstance(x, Tensor) else x.dtype.name for x in args)
-                    raise ModelError(f"{info.label}: does not take inputs of {kinds}: {error}") from error
-                raise
+            except OperandError as error:
+                kinds = ", ".join("-" if not isinstance(x, Tensor) else x.dtype.name for x in args)
+                raise ModelError(f"{info.label}: does not take inputs of {kinds}: {error}") from error
         results = list(result) if isinstance(result, tuple | list) else [result]
         return self.placement.place(info, self.trace.definitions[first:], results, args)
 
@@ -320,11 +317,8 @@ class SegmentTracer:
     # Functions --------------------------------------------------------------------------------------------------------
 
     def _schema_function(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
-        try:
-            types = [None if x is None else _type_proto(x) for x in inputs]
-            function = function_graph(info.node, info.imports, types)
-        except UnsupportedError:
-            raise
+        types = [None if x is None else _type_proto(x) for x in inputs]
+        function = function_graph(info.node, info.imports, types)
         if function is None:
             raise UnsupportedError(f"{info.label}: no lowering for {info.node.op_type} since version {info.since}")
         return self._function(info, function, position, inputs, path)

@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 from omniop.backends.base import Device
 from omniop.dispatcher.execute import Env, GraphRunner, Options, RunReport
 from omniop.dispatcher.graph import GraphContext, Labels
+from omniop.dispatcher.placement import Decision
 from omniop.dispatcher.registry import Registry, registry
-from omniop.dispatcher.report import Explanation, explain, templates_of
+from omniop.dispatcher.report import Explanation, decisions_of, explain
 from omniop.dispatcher.values import to_host
 from omniop.dispatcher.weights import Weights
 from omniop.opset import dtype as dtypes
@@ -76,12 +77,13 @@ class Session:
         if fallback != "error":
             self._allowed += [d for d in _spare(found) if d not in self.devices]
         self.model_labels = Labels()
-        options = Options(self._allowed, exclude or {}, Weights(), self.model_labels)
+        self._options = Options(self._allowed, exclude or {}, Weights(), self.model_labels)
         context = GraphContext(self.model, self.model.graph, self.model_labels)
-        self.runner = GraphRunner(self.model, self.model.graph, options, context)
+        self.runner = GraphRunner(self.model, self.model.graph, self._options, context)
         self._inputs = {v.name or "": v for v in self.model.graph.inputs}
         self.runner.declared = {v: _dims(v) for v in self._inputs.values()}
         self._warned: set[int] = set()
+        self._told = 0
         self.last_report = RunReport()
 
     @property
@@ -137,9 +139,11 @@ class Session:
         return env
 
     def _tell(self) -> None:
-        if self.fallback != "warn" or not any(self._fallen(d) for d in self._decisions()):
+        if self.fallback != "warn" or self._options.templates_made == self._told:
             return
-        new = [d for d in self._decisions() if self._fallen(d) and d.origin not in self._warned]
+        self._told = self._options.templates_made
+        fallen = [d for d in decisions_of(self.runner).values() if self._fallen(d)]
+        new = [d for d in fallen if d.origin not in self._warned]
         if not new:
             return
         self._warned.update(d.origin for d in new)
@@ -154,14 +158,8 @@ class Session:
             stacklevel=3,
         )
 
-    def _fallen(self, decision: Any) -> bool:
+    def _fallen(self, decision: Decision) -> bool:
         return decision.device not in ("-", "host") and all(decision.device != d.name for d in self.devices)
-
-    def _decisions(self) -> list[Any]:
-        found: dict[int, Any] = {}
-        for template in templates_of(self.runner):
-            found.update(template.decisions)
-        return list(found.values())
 
 
 def _limited(threads: int | None) -> AbstractContextManager[object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from omniop.backends.base import Buffer, Device
@@ -15,7 +14,6 @@ from omniop.dispatcher.memory import Interval, colour
 from omniop.dispatcher.plan import AnyStep, BaseStep, CopyStep, Planner, RepeatStep, Step
 from omniop.dispatcher.segment import Opaque, Traced
 from omniop.dispatcher.template import Launch, Loop, Op, Place, Result, Template, Transfer
-from omniop.dispatcher.values import RuntimeValue
 from omniop.dispatcher.weights import Weights
 from omniop.opset import expr
 from omniop.opset.definitions import Definition, Source, Tensor
@@ -62,13 +60,15 @@ class TemplateBuilder:
             self._device_of,
             placement.replaced,
             placement.layouts,
-            placement.relayouts,
         )
         for r in results:
             if r.tensor is not None:
                 r.tensor = planner.resolve(r.tensor)
                 r.device = self._device(r.tensor)
         steps = self._with_copies(planner.steps())
+        for step in kernels_of(steps):
+            if any(t.definition in placement.relayouts for t in step.writes):
+                step.kind = "relayout"
         run_steps = self._fold(steps)
         guards = [(self.number(c), expected) for c, expected in self.env.guards.items()]
         guards += [(self.number(expr.binary("le", s, 0)), False) for s in self.env.positive]
@@ -391,8 +391,3 @@ def _nbytes(t: Tensor) -> Expr:
 def kernels_of(steps: Sequence[AnyStep]) -> list[Step]:
     """Every launch of a plan, those of repeats once."""
     return [s for s in _flatten(steps) if isinstance(s, Step)]
-
-
-def runtime_of(key: object, env: Mapping[Any, RuntimeValue], reads: Mapping[Any, np.ndarray]) -> RuntimeValue:
-    """The runtime value behind a symbol's or a source's key."""
-    return env[key] if key in env else reads[key]

@@ -311,15 +311,19 @@ def all_of(conditions: list[Expr]) -> Expr | None:
     return result
 
 
+class OperandError(TypeError):
+    """An operation was given dtypes that it does not take."""
+
+
 def alu(name: str, *args: Expr) -> Expr:
     """An arithmetic node, folded where integers are constant or neutral.
 
-    Raises TypeError when the operands' dtypes differ or the operation does not take them.
+    Raises OperandError when the operands' dtypes differ or the operation does not take them.
     """
     op = ALU[name]
     dtype = args[0].dtype
     if len(args) != op.arity or dtype.kind not in op.kinds or any(a.dtype is not dtype for a in args):
-        raise TypeError(f"{name} takes {op.arity} operands of one dtype of kinds '{op.kinds}', got {args!r}")
+        raise OperandError(f"{name} takes {op.arity} operands of one dtype of kinds '{op.kinds}', got {args!r}")
     result = BOOL if op.result == "bool" else dtype
     folded = _fold(name, result, args) if dtype.kind in "bui" else None
     return folded if folded is not None else _make("alu", result, args, name)

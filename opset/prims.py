@@ -32,7 +32,7 @@ from omniop.opset.definitions import (
     Tensor,
     TensorStore,
 )
-from omniop.opset.dtype import BOOL, FLOAT32, INT64, DType
+from omniop.opset.dtype import FLOAT32, INT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr, Scalar
 from omniop.opset.sym import Dim, as_expr, known_equal, product
@@ -496,7 +496,3 @@ def checked_index(value: Expr, extent: Dim, what: str) -> tuple[Expr, Expr, int]
     place = expr.select(value < 0, value + limit, value)
     guard = expr.alu("and", place >= 0, place < limit)
     return place, guard, current().fault(f"{what} is outside its axis of {extent}")
-
-
-def to_bool(t: Tensor) -> Tensor:
-    return cast(t, BOOL)

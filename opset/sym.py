@@ -15,14 +15,6 @@ from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 
 
-@dataclass(frozen=True)
-class Guard:
-    """``condition`` (a bool expression over sizes) has to be ``expected``."""
-
-    condition: Expr
-    expected: bool
-
-
 @dataclass
 class ShapeEnv:
     """Size symbols of one trace with their hints, and the guards recorded so far."""

@@ -102,3 +102,13 @@ def test_a_fault_in_a_body_names_the_body_s_node() -> None:
         session.run({"x": x, "i": bad, "c": np.array(True)})
     np.testing.assert_array_equal(session.run({"x": x, "i": bad, "c": np.array(False)})["y"], -x)
     np.testing.assert_array_equal(session.run({"x": x, "i": good, "c": np.array(True)})["y"], x[good])
+
+
+def test_explain_names_host_steps() -> None:
+    """A node that runs between segments has a decision like any other, and is no fallback."""
+    session = omniop.load(IF, device="reference", fallback="error")
+    session.run({"x": np.ones(3, np.float32), "c": np.array(True)})
+    routes = {n.op: (n.device, n.route) for n in session.explain().nodes}
+    assert routes["If"][0] == "host"
+    assert "control flow" in routes["If"][1]
+    assert routes["Sin"][0] == "reference"
