@@ -12,7 +12,7 @@ from omniop.opset import lowering
 from omniop.opset.errors import UnsupportedError
 from omniop.opset.host_arithmetic import HOST_ARITHMETIC
 from omniop.opset.importer import ImportedModel
-from omniop.opset.nodes import attributes, node_label
+from omniop.opset.nodes import attributes, check_arity, node_label
 from omniop.opset.schemas import COMPOSITE_DOMAIN, COMPOSITE_VERSION, schema_for
 
 CONTROL_FLOW_HOST_INPUTS = {"If": (0,), "Loop": (0, 1)}
@@ -134,6 +134,7 @@ def describe(model: ImportedModel, node: ir.Node, origin: int, imports: Mapping[
         info.since = info.version
         info.attributes = attributes(node, None)
         return info
+    check_arity(node, schema)
     info.since = schema.since_version
     info.attributes = attributes(node, schema)
     info.entry = lowering.find(node.domain, node.op_type, info.since)

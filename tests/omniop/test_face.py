@@ -134,3 +134,18 @@ def test_names_of_the_package() -> None:
         assert getattr(omniop, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         omniop.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(("inputs", "words"), [(["x"] * 3, "3 inputs, and 1 are needed"), ([], "0 inputs")])
+def test_a_node_of_the_wrong_arity(inputs: list[str], words: str) -> None:
+    """The node is named; nothing of Python's own shows."""
+    make = onnx.helper
+    graph = make.make_graph(
+        [make.make_node("Softmax", inputs, ["y"], name="odd")],
+        "g",
+        [make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])],
+        [make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )
+    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 17)])
+    with pytest.raises(omniop.ModelError, match=f'Softmax "odd" has {words}'):
+        omniop.load(model, device="reference")
