@@ -13,6 +13,7 @@ The rules, over one segment's prims in reverse order:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 
 from omniop.backends.base import Device
@@ -53,6 +54,7 @@ class Fusion:
         self.layouts = layouts
         self.outputs = [self.resolve(t) for t in outputs]
         self.materialised: set[Tensor] = set()
+        self.readers: dict[Tensor, list[Definition]] = {}
         self.owners: dict[Tensor, set[Definition]] = {}
         self.evaluations: dict[Definition, int] = {}
         """How often a definition's element is computed in all, where no reduce is around."""
@@ -100,7 +102,7 @@ class Fusion:
     def _choose(self) -> None:
         must = self.materialised
         must.update(self.outputs)
-        readers: dict[Tensor, list[Definition]] = {}
+        readers = self.readers
         for definition in self.order:
             for t in self.inputs(definition):
                 readers.setdefault(t, []).append(definition)
@@ -226,7 +228,11 @@ class Fusion:
         return found
 
     def _read_under_guard(self, tensor: Tensor, readers: list[Definition]) -> bool:
-        return any(node.attr.guarded for reader in readers for node in self._loads_of(tensor, reader))
+        """By a reader, or by what a reader is written into."""
+        if any(node.attr.guarded for reader in readers for node in self._loads_of(tensor, reader)):
+            return True
+        inlined = [t for r in readers if isinstance(r, Map) for t in r.outputs if t not in self.materialised]
+        return any(self._read_under_guard(t, self.readers.get(t, [])) for t in inlined)
 
     def _loads_of(self, tensor: Tensor, reader: Definition) -> list[Expr]:
         return [n for n in expr.walk(*reader.expressions()) if n.op == "load" and self.resolve(n.attr.source) is tensor]
@@ -314,20 +320,20 @@ class Fusion:
 
 def _is_view(value: Expr) -> bool:
     """One load at computed indices, or an expression of constants and indices: nothing worth keeping."""
-    inner = [n for n in expr.walk(value) if n is not value]
-    if any(n.op in ("load", "reduce") for n in inner) or value.op == "reduce":
+    if value.op == "reduce" or any(a.holds & (expr.LOAD | expr.REDUCE) for a in value.args):
         return False
     return value.op == "load" or _cost(value) == 0
 
 
 def _reduces(definition: Definition) -> bool:
-    return any(n.op == "reduce" for n in expr.walk(*definition.expressions()))
+    return any(e.holds & expr.REDUCE for e in definition.expressions())
 
 
 def _has_fault(value: Expr) -> bool:
-    return any(n.op == "load" and n.attr.fault for n in expr.walk(value))
+    return bool(value.holds & expr.FAULT)
 
 
+@lru_cache(maxsize=1 << 12)
 def _cost(value: Expr) -> int:
     """Arithmetic of one element, against an add."""
     return sum(ALU[n.attr].cost for n in expr.walk(value) if n.op == "alu" and n.dtype.name not in ("int64", "bool"))

@@ -42,7 +42,7 @@ class Inliner:
 
     def expand(self, root: Expr, bound: dict[Expr, Expr], guard: Expr | None = None) -> Expr:
         """``root`` with ``bound`` axes replaced, reduce axes renamed, and loads of tensors written out."""
-        reduced = [n for n in expr.walk(root) if n.op == "reduce"]
+        reduced = [n for n in expr.walk(root) if n.op == "reduce"] if root.holds & expr.REDUCE else []
         names = dict(bound)
         for node in reduced:
             for a in node.args[: node.attr.axes]:
@@ -197,7 +197,7 @@ class KernelBuilder:
         return expr.size(f"{prefix}s{self.sizes.index(node)}")
 
     def add_error_word(self, roots: Sequence[Expr], stores: Sequence[Store]) -> None:
-        faults = any(n.op == "load" and n.attr.fault for n in expr.walk(*roots)) or any(s.fault for s in stores)
+        faults = any(r.holds & expr.FAULT for r in roots) or any(s.fault for s in stores)
         if faults:
             self.error = len(self.params)
             self.params.append(Param(INT32, True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,13 +22,24 @@ from omniop.opset.errors import PlacementError
 from omniop.opset.expand import expand
 from omniop.opset.layout import ROW_MAJOR, Layout
 from omniop.opset.prims import axes_of, record
-from omniop.opset.sym import hint_of
+from omniop.opset.sym import Dim, hint_of
 from omniop.opset.trace import Trace
 
 COPY_SECONDS_PER_BYTE = 1e-10
 LAUNCH_SECONDS = 2e-6
 FLOP_SECONDS = 1e-9
 """Rough costs of the general route, for comparison with a tuned kernel's own estimate."""
+
+
+class Placed(NamedTuple):
+    """A prim as its lowering wrote it, and where it runs, whatever becomes of it there."""
+
+    device: str
+    definition: Definition
+    prim: str
+    """The structured prim's name: a tuned kernel takes its place in the definition."""
+    times: Dim
+    """How often: a repeat's count for what is inside of one."""
 
 
 @dataclass
@@ -43,6 +54,8 @@ class Decision:
     rejected: list[tuple[str, No]] = field(default_factory=list)
     fallback: bool = False
     """It runs on another device than the session's first."""
+    placed: list[Placed] = field(default_factory=list)
+    """For the nodes of a function, which count as the calling node, those of all."""
 
 
 @dataclass
@@ -66,6 +79,8 @@ class Placement:
         Raises PlacementError when no device takes it.
         """
         decision = Decision(info.origin, info.label, info.node.op_type, "", "")
+        if (earlier := self.decisions.get(info.origin)) is not None:
+            decision.placed += earlier.placed
         made = [d for d in made if not isinstance(d, Source)]
         if not made:
             decision.device, decision.route = "-", "no work: a view, a constant or shape arithmetic"
@@ -78,6 +93,7 @@ class Placement:
             if reason is not None:
                 decision.rejected.append((device.name, reason))
                 continue
+            decision.placed += self._placed(device, made)
             tuned = self._tuned(device, info, results, inputs, made, decision)
             if tuned is not None:
                 results = tuned
@@ -100,11 +116,7 @@ class Placement:
 
     def _dtypes(self, device: Device, made: Sequence[Definition]) -> No | None:
         for definition in made:
-            tensors = [*definition.outputs, *definition.inputs()]
-            dtypes = {t.dtype for t in tensors}
-            for node in expr.walk(*definition.expressions()):
-                dtypes.add(node.dtype)
-            for dtype in dtypes:
+            for dtype in definition.dtypes:
                 if not _computable(dtype, device):
                     code = "needs-fp64" if dtype.name == "float64" else f"needs-{dtype}"
                     return No(code, f"{device.name} does not compute in {dtype}")
@@ -135,6 +147,13 @@ class Placement:
             if isinstance(definition, Repeat):
                 found += self._with_repeats(definition.body, definition)
         return found
+
+    def _placed(self, device: Device, made: Sequence[Definition]) -> list[Placed]:
+        return [
+            Placed(device.name, d, d.prim if isinstance(d, Structured) else "", 1 if repeat is None else repeat.count)
+            for d, repeat in self._with_repeats(made, None)
+            if not isinstance(d, Repeat)
+        ]
 
     # Routes -----------------------------------------------------------------------------------------------------------
 

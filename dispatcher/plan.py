@@ -231,11 +231,10 @@ class Planner(Fusion):
     def _at_own_place(self, result: Tensor, out: Tensor) -> bool:
         """``out`` reads ``result`` once, at the same row-major place, and holds no reduce."""
         axes, value, _ = self._written_out(out)
-        nodes = list(expr.walk(value))
-        loads = [n for n in nodes if n.op == "load" and n.attr.source is result]
-        if len(loads) != 1 or loads[0].attr.guarded or any(n.op == "reduce" for n in nodes):
+        if value.holds & (expr.REDUCE | expr.FAULT):
             return False
-        if any(n.op == "load" and n.attr.fault for n in nodes):
+        loads = [n for n in expr.walk(value) if n.op == "load" and n.attr.source is result]
+        if len(loads) != 1 or loads[0].attr.guarded:
             return False
         place = poly.linear(loads[0].args, result.extents)
         count = poly.same(as_expr(product(result.shape)), as_expr(product(out.shape)))

@@ -77,6 +77,12 @@ class Definition:
                 found.setdefault(node.attr.source)
         return tuple(found)
 
+    @cached_property
+    def dtypes(self) -> frozenset[DType]:
+        """The element types that it reads, writes and computes in."""
+        tensors = (*self.outputs, *self.inputs())
+        return frozenset([t.dtype for t in tensors] + [node.dtype for node in expr.walk(*self.expressions())])
+
 
 @dataclass(eq=False)
 class Source(Definition):

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -52,12 +52,17 @@ class Reduce(NamedTuple):
 class Expr:
     """A node. Compare with ``is``; use the module's functions to make one."""
 
-    __slots__ = ("__weakref__", "args", "attr", "dtype", "op")
+    __slots__ = ("__weakref__", "_below", "_free", "args", "attr", "dtype", "holds", "op")
 
     op: str
     dtype: DType
     args: tuple[Expr, ...]
     attr: Any
+    holds: int
+    """Bits of `LOAD`, `FAULT`, `REDUCE` for what is in the expression, itself included."""
+    _below: tuple[Expr, ...] | None
+    """What `walk` gives before the node itself, once it was asked for."""
+    _free: frozenset[Expr] | None
 
     def __repr__(self) -> str:
         return format_expr(self)
@@ -142,6 +147,9 @@ class Expr:
 
 Scalar = Expr | int | float | bool
 
+LOAD, FAULT, REDUCE = 1, 2, 4
+_OWN_BITS = {"load": LOAD, "reduce": REDUCE}
+
 _interned: WeakValueDictionary[tuple[Hashable, ...], Expr] = WeakValueDictionary()
 
 
@@ -159,6 +167,10 @@ def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) 
     if found is None:
         found = Expr()
         found.op, found.dtype, found.args, found.attr = op, dtype, args, attr
+        found.holds = _OWN_BITS.get(op, 0) | (FAULT if op == "load" and attr.fault else 0)
+        for a in args:
+            found.holds |= a.holds
+        found._below = found._free = None
         found = _interned.setdefault(key, found)
     return found
 
@@ -402,18 +414,32 @@ def _fold(name: str, result: DType, args: tuple[Expr, ...]) -> Expr | None:
 # Walking ----------------------------------------------------------------------------------------------------------
 
 
-def walk(*roots: Expr) -> Iterator[Expr]:
+def walk(*roots: Expr) -> Iterable[Expr]:
     """Every node once, operands before users."""
-    seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            yield node
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((a, False) for a in reversed(node.args) if a not in seen)
+    if len(roots) == 1:
+        return (*_below(roots[0]), roots[0])
+    return dict.fromkeys(node for root in roots for node in (*_below(root), root))
+
+
+def _below(root: Expr) -> tuple[Expr, ...]:
+    """The nodes under ``root``, kept: expressions are walked many times."""
+    if root._below is None:
+        found: dict[Expr, None] = {}
+        stack: list[tuple[Expr, bool]] = [(a, False) for a in reversed(root.args)]
+        while stack:
+            node, ready = stack.pop()
+            if node in found:
+                continue
+            if ready or not node.args:
+                found[node] = None
+            elif node._below is not None:
+                found.update(dict.fromkeys(node._below))
+                found[node] = None
+            else:
+                stack.append((node, True))
+                stack.extend([(a, False) for a in reversed(node.args) if a not in found])
+        root._below = tuple(found)
+    return root._below
 
 
 def rebuild(node: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -463,20 +489,26 @@ def rewrite(root: Expr, replace: Callable[[Expr], Expr | None]) -> Expr:
 
 def free_axes(*roots: Expr) -> set[Expr]:
     """Axis nodes that no reduce inside binds."""
-    memo: dict[Expr, frozenset[Expr]] = {}
-    for node in walk(*roots):
-        if node.op == "axis":
-            memo[node] = frozenset((node,))
-            continue
-        free = frozenset().union(*(memo[a] for a in node.args)) if node.args else frozenset()
-        if node.op == "reduce":
-            free -= set(node.args[: node.attr.axes])
-        memo[node] = free
-    return set().union(*(memo[root] for root in roots))
+    return set().union(*map(_free_axes, roots))
+
+
+def _free_axes(root: Expr) -> frozenset[Expr]:
+    if root._free is None:
+        for node in walk(root):
+            if node._free is None:
+                if node.op == "axis":
+                    node._free = frozenset((node,))
+                    continue
+                free = frozenset().union(*[a._free for a in node.args])  # type: ignore[misc]
+                node._free = free.difference(node.args[: node.attr.axes]) if node.op == "reduce" else free
+    assert root._free is not None
+    return root._free
 
 
 def evaluate(root: Expr, sizes: Mapping[str, int], axes: Mapping[int, int] | None = None) -> int:
     """Value of an integer expression over sizes (and axes)."""
+    if root.op == "const":
+        return root.attr
     memo: dict[Expr, int] = {}
     for node in walk(root):
         if node.op == "const":
