@@ -46,6 +46,28 @@ def check_arity(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
             raise ModelError(f"{node_label(node)} lacks its input {formal.name!r}")
 
 
+_MISSING_INPUTS = {"Loop": 2, "Scan": 0, "SequenceMap": 0}
+"""Inputs that a body has even where its node leaves them out: of a Loop, the step and the condition."""
+
+
+def check_bodies(node: ir.Node, schema: onnx.defs.OpSchema) -> None:
+    """Raise ModelError when a branch or a body of ONNX's control flow takes or gives too little for its node."""
+    if node.domain or schema.name not in ("If", *_MISSING_INPUTS):
+        return
+    inputs, outputs = 0, len(node.outputs)
+    if schema.name != "If":
+        inputs = max(len(node.inputs), _MISSING_INPUTS[schema.name])
+        inputs -= schema.name == "Scan" and schema.since_version < 9  # the lengths of sequences
+        outputs += schema.name == "Loop"
+    for name, attr in node.attributes.items():
+        if attr.type != ir.AttributeType.GRAPH or attr.is_ref():
+            continue
+        body = attr.as_graph()
+        for kind, values, needed in (("inputs", body.inputs, inputs), ("outputs", body.outputs, outputs)):
+            if len(values) < needed or (kind == "inputs" and len(values) > needed):
+                raise ModelError(f"{node_label(node)}: its {name} has {len(values)} {kind}, and {needed} are needed")
+
+
 def initializer_array(value: ir.Value) -> np.ndarray:
     """The array of an initializer, as `tensor_data.tensor_array`: one object, which all templates share.
 

@@ -1,7 +1,8 @@
 """Schemas: which version of an operator an opset means, and operators that are defined by others (functions).
 
-ONNX's own schemas, and those of the composite ops in our domain ``omniop``, which `omniop.opset.rewrite` makes of
-exporters' spellings. Composites are not registered with onnx: its registry belongs to the process.
+ONNX's own schemas, those of `omniop.opset.contrib`, and those of the composite ops in our domain ``omniop``, which
+`omniop.opset.rewrite` makes of exporters' spellings. Ours are not registered with onnx: its registry belongs to the
+process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx.defs import OpSchema
 
+from omniop.opset import contrib
 from omniop.opset.errors import UnsupportedError
 from omniop.opset.nodes import (
     Attributes,
@@ -30,6 +32,7 @@ COMPOSITE_VERSION = 1
 _Param = OpSchema.FormalParameter
 _FLOATS = ("T", ["tensor(float16)", "tensor(bfloat16)", "tensor(float)", "tensor(double)"], "A floating-point type.")
 _OPTIONAL = OpSchema.FormalParameterOption.Optional
+_VARIADIC = OpSchema.FormalParameterOption.Variadic
 
 _COMPOSITES = (
     OpSchema(
@@ -63,6 +66,20 @@ _COMPOSITES = (
         type_constraints=[_FLOATS],
         attributes=[OpSchema.Attribute("approximate", onnx.helper.make_attribute("approximate", "none"))],
     ),
+    OpSchema(
+        "Gradient",
+        COMPOSITE_DOMAIN,
+        COMPOSITE_VERSION,
+        "The derivatives of the sum of `body`'s output by the first of its inputs, as many as there are outputs, at "
+        "the values given: ai.onnx.preview.training's Gradient, which names the ends of that graph, with it cut out.",
+        inputs=[_Param("Inputs", "T", "Of the body.", param_option=_VARIADIC, is_homogeneous=False)],
+        outputs=[_Param("Outputs", "D", "Of the inputs' shapes.", param_option=_VARIADIC, is_homogeneous=False)],
+        type_constraints=[
+            ("T", [f"tensor({name})" for name in contrib.NUMBERS.split()], "Numbers."),
+            ("D", _FLOATS[1], "A floating-point type."),
+        ],
+        attributes=[OpSchema.Attribute("body", OpSchema.AttrType.GRAPH, required=True)],
+    ),
 )
 
 
@@ -70,7 +87,8 @@ _COMPOSITES = (
 def _versions() -> dict[tuple[str, str], list[OpSchema]]:
     """Every schema by (domain, op), in ascending order of since-version."""
     table: dict[tuple[str, str], list[OpSchema]] = {}
-    for schema in sorted((*onnx.defs.get_all_schemas_with_history(), *_COMPOSITES), key=lambda s: s.since_version):
+    known = (*onnx.defs.get_all_schemas_with_history(), *_COMPOSITES, *contrib.SCHEMAS)
+    for schema in sorted(known, key=lambda s: s.since_version):
         table.setdefault((schema.domain, schema.name), []).append(schema)
     return table
 

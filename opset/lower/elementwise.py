@@ -12,7 +12,7 @@ from omniop.opset.dtype import BOOL, FLOAT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import formula, real, scalar_of
-from omniop.opset.lowering import Node, Value, lowering
+from omniop.opset.lowering import Node, OnHost, Value, lowering
 
 _SAME_NAME = (
     *("Abs", "Neg", "Exp", "Log", "Sqrt", "Floor", "Ceil", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan"),
@@ -175,11 +175,11 @@ def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None =
 @lowering("Dropout")
 @lowering("Dropout", since=12, host=(1, 2))
 def dropout(node: Node, x: Tensor, ratio: Value = None, training: Value = None) -> tuple[Tensor, ...]:
-    """Inference: the input. Training with a ratio above 0 draws random numbers, on the host."""
+    """Inference: the input. Training with a ratio above 0 draws numpy's random numbers."""
     if node.since >= 12 and training is not None and _flag(node, 2):
         given = node.host(1)
-        if (node.attr("ratio", 0.5) if given is None else float(given.array.reshape(-1)[0])) > 0:
-            raise node.unsupported("training with a ratio above 0 draws numpy's random numbers; ratio 0 would work")
+        if given is None or given.array.reshape(-1)[0] > 0:
+            raise OnHost
     # the mask was of the data's dtype before opset 10
     mask = p.full(x.shape, True, BOOL if node.since >= 10 else x.dtype)
     return (x, mask)[: max(1, len(node.outputs))]

@@ -108,7 +108,7 @@ def instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -
 
 
 @lowering("LayerNormalization", domain="omniop")
-@lowering("LayerNormalization", since=17)
+@lowering("LayerNormalization")
 def layer_normalization(
     node: Node, x: Tensor, scale: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor | tuple[Tensor, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
@@ -90,9 +92,14 @@ def rounded(x: Expr, result: DType, *zero: Expr) -> Expr:
 @lowering("DynamicQuantizeLinear", since=11)
 def dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """To uint8, by a range that holds all of ``x`` and 0: y, its scale and its zero point."""
-    axes = range(x.rank)
-    low = p.elementwise(lambda e: expr.minimum(e, 0), p.reduce("min", x, axes))
-    high = p.elementwise(lambda e: expr.maximum(e, 0), p.reduce("max", x, axes))
+    y, scale, zero = by_range(x, range(x.rank))
+    return y, p.reshape(scale, ()), p.reshape(zero, ())
+
+
+def by_range(x: Tensor, axes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """To uint8, by a range that holds 0 and all of ``x`` along ``axes``: y, scale and zero point, with axes of 1."""
+    low = p.elementwise(lambda e: expr.minimum(e, 0), p.reduce("min", x, axes, keepdims=True))
+    high = p.elementwise(lambda e: expr.maximum(e, 0), p.reduce("max", x, axes, keepdims=True))
     scale = p.elementwise(lambda a, b: (b - a) / 255.0, low, high)
     zero = p.elementwise(lambda a, s: rounded(expr.select(s.eq(0.0), s, -a / s), UINT8), low, scale)
     y = p.elementwise(lambda e, s, z: rounded(expr.select(s.eq(0.0), s, e / s), UINT8, z), x, scale, zero)
@@ -102,7 +109,7 @@ def dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tens
 # Products and convolutions --------------------------------------------------------------------------------------------
 
 
-def _centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
+def centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
     """``x - zero_point`` in int32."""
     if zero_point is None:
         return p.cast(x, INT32)
@@ -119,13 +126,14 @@ def _channels(t: Tensor | None, rank: int) -> Tensor | None:
     return t if t is None or t.rank == 0 else p.reshape(t, [t.shape[0], *[1] * (rank - 1)])
 
 
-def _requantized(total: Tensor, factor: Tensor, zero_point: Tensor) -> Tensor:
+def requantized(total: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+    """Integers times a scale in float32, rounded to the zero point's dtype."""
     return p.elementwise(
-        lambda e, f, z: rounded(expr.cast(e, FLOAT32) * f, zero_point.dtype, z), total, factor, zero_point
+        lambda e, f, z: rounded(expr.cast(e, FLOAT32) * f, zero_point.dtype, z), total, scale, zero_point
     )
 
 
-def _factor(a: Expr, b: Expr, y: Expr) -> Expr:
+def factor(a: Expr, b: Expr, y: Expr) -> Expr:
     """What takes a sum of products to the output's scale."""
     return expr.cast(a, FLOAT32) * expr.cast(b, FLOAT32) / expr.cast(y, FLOAT32)
 
@@ -135,7 +143,7 @@ def matmul_integer(
     node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
     """In int32; zero points are for each row of ``a`` and each column of ``b``, or one."""
-    return matmul(_centred(a, _rows(a_zero) if a.rank > 1 else a_zero), _centred(b, b_zero))
+    return matmul(centred(a, _rows(a_zero) if a.rank > 1 else a_zero), centred(b, b_zero))
 
 
 @lowering("QLinearMatMul", since=10)
@@ -154,7 +162,7 @@ def qlinear_matmul(
     total = matmul_integer(node, a, b, a_zero, b_zero)
     if a.rank > 1:
         a_scale, y_scale, y_zero = (_rows(t) or t for t in (a_scale, y_scale, y_zero))
-    return _requantized(total, p.elementwise(_factor, a_scale, b_scale, y_scale), y_zero)
+    return requantized(total, p.elementwise(factor, a_scale, b_scale, y_scale), y_zero)
 
 
 @lowering("ConvInteger", since=10)
@@ -163,7 +171,7 @@ def conv_integer(
 ) -> Tensor:
     """In int32; the padding stands for the zero point of ``x``."""
     x_zero = None if x_zero is None else p.reshape(x_zero, [])
-    return convolve(node, _centred(x, x_zero), _centred(w, _channels(w_zero, w.rank)), INT32)
+    return convolve(node, centred(x, x_zero), centred(w, _channels(w_zero, w.rank)), INT32)
 
 
 @lowering("QLinearConv", since=10)
@@ -184,5 +192,5 @@ def qlinear_conv(
     if b is not None:
         total = p.add(total, p.reshape(b, [1, b.shape[0], *[1] * (x.rank - 2)]))
     scales = w_scale if w_scale.rank == 0 else p.reshape(w_scale, [1, w_scale.shape[0], *[1] * (x.rank - 2)])
-    factor = p.elementwise(lambda s: _factor(element(x_scale), s, element(y_scale)), scales)
-    return _requantized(total, factor, p.reshape(y_zero, []))
+    scale = p.elementwise(lambda s: factor(element(x_scale), s, element(y_scale)), scales)
+    return requantized(total, scale, p.reshape(y_zero, []))

@@ -43,7 +43,7 @@ class Layer:
         self.wide = p.accumulator(x.dtype)
         self.batch_first = bool(node.attr("layout", 0))
         x = p.transpose(x, (1, 0, 2)) if self.batch_first else x
-        self.steps, self.batch, inputs = x.shape
+        self.steps, self.batch, _ = x.shape
         self.hidden = r.shape[2]
         self.direction = node.attr("direction", "forward")
         self.directions = 2 if self.direction == "bidirectional" else 1
@@ -52,13 +52,20 @@ class Layer:
             require_equal(node, t.shape[1], self.hidden * gates, f"rows of {name}")
         self.recurrent = p.transpose(p.cast(r, self.wide), (0, 2, 1))  # [directions, hidden, gates * hidden]
         self.bias = None if b is None else p.cast(b, self.wide)
-        self._project(x, w, inputs, apart)
+        self._project(self.input_product(x, w), apart)
 
-    def _project(self, x: Tensor, w: Tensor, inputs: Dim, apart: int) -> None:
-        """[steps, batch, directions * gates * hidden] of input weights times inputs, with the biases."""
+    def input_product(self, x: Tensor, w: Tensor) -> Tensor:
+        """Input weights times inputs: [steps, batch, directions * gates * hidden]."""
+        rows = p.reshape(p.cast(w, self.wide), [self.directions * self.hidden * self.gates, x.shape[2]])
+        return matmul(p.cast(x, self.wide), p.transpose(rows, (1, 0)))
+
+    def recurrent_product(self, state: Tensor) -> Tensor:
+        """Recurrent weights times a state: [directions, batch, gates * hidden]."""
+        return p.contract(state, self.recurrent)
+
+    def _project(self, product: Tensor, apart: int) -> None:
+        """The input's product with the biases."""
         width = self.hidden * self.gates
-        rows = p.reshape(p.cast(w, self.wide), [self.directions * width, inputs])
-        product = matmul(p.cast(x, self.wide), p.transpose(rows, (1, 0)))
         bias = self.bias
         if bias is None:
             self.projected = product
@@ -163,7 +170,7 @@ def rnn(
     (f,) = activations(node, ["Tanh"], layer.directions)
 
     def step_of(step: Dim, states: Sequence[Tensor]) -> Sequence[Tensor]:
-        product = p.contract(states[0], layer.recurrent)
+        product = layer.recurrent_product(states[0])
         return [p.map_of(layer.state_shape, lambda *i: f(i[0], layer.projection(step, 0, i) + product.at(*i)))]
 
     return layer.walk([layer.initial(h)], step_of)
@@ -229,14 +236,20 @@ def lstm(
     peepholes: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """Gates i (input), o (output), f (forget) and c (cell)."""
-    layer = Layer(node, 4, x, w, r, b, lens)
+    return walk_lstm(node, Layer(node, 4, x, w, r, b, lens), h, c, peepholes)
+
+
+def walk_lstm(
+    node: Node, layer: Layer, h: Tensor | None, c: Tensor | None, peepholes: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """The outputs of an LSTM whose weights are in ``layer``."""
     f, g, out = activations(node, ["Sigmoid", "Tanh", "Tanh"], layer.directions)
     coupled = bool(node.attr("input_forget", 0))
     peep = None if peepholes is None else p.cast(peepholes, layer.wide)
 
     def step_of(step: Dim, states: Sequence[Tensor]) -> Sequence[Tensor]:
         old, cell = states
-        product = p.contract(old, layer.recurrent)
+        product = layer.recurrent_product(old)
 
         def gate(k: int, i: Sequence[Expr], function: Activation, seen: Expr | None = None) -> Expr:
             """``seen`` is the cell that the gate looks at through its peephole; the gates' order is that of P."""

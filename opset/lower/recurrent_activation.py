@@ -14,7 +14,7 @@ Activation = Callable[[Expr, Expr], Expr]
 
 
 @dataclass(frozen=True)
-class _Function:
+class Function:
     """``apply(x, alpha, beta)``, with the defaults of those of the two parameters that it takes."""
 
     apply: Callable[[Expr, float, float], Expr]
@@ -31,18 +31,18 @@ def _softplus(x: Expr, alpha: float, beta: float) -> Expr:
     return expr.maximum(x, 0.0) + expr.alu("log", 1 + expr.alu("exp", -expr.alu("abs", x)))
 
 
-_FUNCTIONS = {
-    "relu": _Function(lambda x, a, b: expr.maximum(x, 0.0)),
-    "tanh": _Function(lambda x, a, b: expr.alu("tanh", x)),
-    "sigmoid": _Function(_sigmoid),
-    "affine": _Function(lambda x, a, b: x * a + b, 1.0, 0.0),
-    "leakyrelu": _Function(lambda x, a, b: expr.select(x >= 0.0, x, x * a), 0.01),
-    "thresholdedrelu": _Function(lambda x, a, b: expr.select(x >= a, x, 0.0), 1.0),
-    "scaledtanh": _Function(lambda x, a, b: expr.alu("tanh", x * b) * a, 1.0, 1.0),
-    "hardsigmoid": _Function(lambda x, a, b: expr.minimum(expr.maximum(x * a + b, 0.0), 1.0), 0.2, 0.5),
-    "elu": _Function(lambda x, a, b: expr.select(x >= 0.0, x, (expr.alu("exp", x) - 1) * a), 1.0),
-    "softsign": _Function(lambda x, a, b: x / (1 + expr.alu("abs", x))),
-    "softplus": _Function(_softplus),
+FUNCTIONS = {
+    "relu": Function(lambda x, a, b: expr.maximum(x, 0.0)),
+    "tanh": Function(lambda x, a, b: expr.alu("tanh", x)),
+    "sigmoid": Function(_sigmoid),
+    "affine": Function(lambda x, a, b: x * a + b, 1.0, 0.0),
+    "leakyrelu": Function(lambda x, a, b: expr.select(x >= 0.0, x, x * a), 0.01),
+    "thresholdedrelu": Function(lambda x, a, b: expr.select(x >= a, x, 0.0), 1.0),
+    "scaledtanh": Function(lambda x, a, b: expr.alu("tanh", x * b) * a, 1.0, 1.0),
+    "hardsigmoid": Function(lambda x, a, b: expr.minimum(expr.maximum(x * a + b, 0.0), 1.0), 0.2, 0.5),
+    "elu": Function(lambda x, a, b: expr.select(x >= 0.0, x, (expr.alu("exp", x) - 1) * a), 1.0),
+    "softsign": Function(lambda x, a, b: x / (1 + expr.alu("abs", x))),
+    "softplus": Function(_softplus),
 }
 
 
@@ -59,9 +59,9 @@ def activations(node: Node, defaults: Sequence[str], directions: int) -> list[Ac
         raise node.unsupported(f"{len(names)} activations where {count * directions} are needed")
     names = names[: count * directions]  # RNN's default is for two directions
     for name in names:
-        if name not in _FUNCTIONS:
-            raise node.unsupported(f"activation {name!r}; known: {', '.join(_FUNCTIONS)}")
-    functions = [_FUNCTIONS[name] for name in names]
+        if name not in FUNCTIONS:
+            raise node.unsupported(f"activation {name!r}; known: {', '.join(FUNCTIONS)}")
+    functions = [FUNCTIONS[name] for name in names]
     alphas = _values(node.attr("activation_alpha") or (), [function.alpha for function in functions])
     betas = _values(node.attr("activation_beta") or (), [function.beta for function in functions])
     bound = list(zip(functions, alphas, betas, strict=True))
