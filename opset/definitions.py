@@ -95,9 +95,11 @@ class Source(Definition):
 
 @dataclass(eq=False)
 class Map(Definition):
-    """``value`` over axes ``0 .. rank - 1`` of the output's shape."""
+    """``value`` over axes ``0 .. rank - 1`` of the output's shape. Where it ``folds`` and depends on constants alone it
+    is computed once and kept."""
 
     value: Expr
+    folds: bool = True
 
     def expressions(self) -> tuple[Expr, ...]:
         return (self.value,)
@@ -133,11 +135,15 @@ class Scatter(Definition):
     bases: tuple[Tensor | None, ...]
     seq: Expr | None = None
     carries: tuple[TensorCarry, ...] = ()
+    until: Expr | None = None
+    """See `kernel.Kernel`."""
 
     def expressions(self) -> tuple[Expr, ...]:
         result: list[Expr] = []
         for c in self.carries:
             result += [c.init, c.update]
+        if self.until is not None:
+            result.append(self.until)
         for s in self.stores:
             result += [*s.index, s.value, *([] if s.guard is None else [s.guard])]
         return tuple(result)

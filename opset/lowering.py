@@ -51,6 +51,10 @@ class NeedsHost(Exception):
         self.key = key
 
 
+class OnHost(Exception):
+    """Raised inside a lowering whose node, in the form it has in this run, belongs on the host."""
+
+
 @dataclass
 class Node:
     """What a lowering may ask of the node being lowered."""

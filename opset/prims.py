@@ -5,7 +5,8 @@
 - ``map``: any expression over an index space (elementwise arithmetic, gather, pad, casts, broadcasting). An
   expression may hold reduces over further axes with a monoid of `alu.MONOIDS`.
 - ``contract``: batched matrix product ``[..., M, K] x [..., K, N]`` with a stated accumulator dtype.
-- ``scatter``: stores at computed places, combining or not; with a sequential axis, in order and carrying scalars.
+- ``scatter``: stores at computed places, combining or not; with a sequential axis, in order and carrying scalars, or
+  once at its end (a fold, see `kernel.Kernel`).
 
 **Structured** prims, which a device may take whole and which otherwise expand (`omniop.opset.expand`): conv,
 window_reduce, sort, prefix. **repeat** runs a body a number of times; the dispatcher runs it.
@@ -75,13 +76,11 @@ def constant(array: np.ndarray, dtype: DType | None = None) -> Tensor:
     return record(Source("constant", array), [(array.shape, dtype)], key)[0]
 
 
-def map_of(shape: Sequence[Dim], function: Callable[..., Expr]) -> Tensor:
-    """``function(*axes)`` at every point of ``shape``: gets the axis nodes, gives the element.
-
-    This is the prim ``map``. With a reduce inside, see `reduce_of`.
-    """
+def map_of(shape: Sequence[Dim], function: Callable[..., Expr], folds: bool = True) -> Tensor:
+    """The prim ``map``: ``function(*axes)`` is the element at a point of ``shape``. A result that does not fold is
+    computed in every run even if it depends on constants alone."""
     shape = _check_dims(shape)
-    return _map(shape, function(*axes_of(shape)))
+    return _map(shape, function(*axes_of(shape)), folds)
 
 
 def axes_of(shape: Sequence[Dim], first: int = 0) -> tuple[Expr, ...]:
@@ -89,9 +88,9 @@ def axes_of(shape: Sequence[Dim], first: int = 0) -> tuple[Expr, ...]:
     return tuple(expr.axis(first + k, as_expr(d)) for k, d in enumerate(shape))
 
 
-def _map(shape: tuple[Dim, ...], value: Expr) -> Tensor:
+def _map(shape: tuple[Dim, ...], value: Expr, folds: bool = True) -> Tensor:
     extents = tuple(as_expr(d) for d in shape)
-    return record(Map(value), [(shape, value.dtype)], ("map", extents, value))[0]
+    return record(Map(value, folds), [(shape, value.dtype)], ("map", extents, value, folds))[0]
 
 
 def reduce_of(
@@ -495,4 +494,7 @@ def checked_index(value: Expr, extent: Dim, what: str) -> tuple[Expr, Expr, int]
     value = expr.index(value)
     place = expr.select(value < 0, value + limit, value)
     guard = expr.alu("and", place >= 0, place < limit)
-    return place, guard, current().fault(f"{what} is outside its axis of {extent}")
+    trace, check = current(), (value, limit, what)
+    if check not in trace.checked:
+        trace.checked[check] = trace.fault(f"{what} is outside its axis of {extent}")
+    return place, guard, trace.checked[check]

@@ -28,6 +28,9 @@ class Trace:
     """Number of the ONNX node being lowered."""
     faults: list[tuple[int, str]] = field(default_factory=list)
     """(origin, what went wrong) by fault code - 1."""
+    checked: dict[Hashable, int] = field(default_factory=dict)
+    """Fault codes of index checks by what they check: a second one of the same index finds nothing that the first did
+    not, and with its code layers that look up one index stay equal."""
 
     def fault(self, message: str) -> int:
         """The code of a fault of the node being lowered."""

@@ -1,4 +1,5 @@
-"""Rewriting a model, once after import: duplicates merged, exporters' spellings made composite ops, dead code removed.
+"""Rewriting a model, once after import: graphs to differentiate cut out, duplicates merged, exporters' spellings made
+composite ops, string labels taken apart from classifiers, dead code removed.
 
 Composite ops are of the domain ``omniop`` (schemas: `omniop.opset.schemas`); kernels and lowerings know them as they
 know any op, and no other part of omniop looks for patterns.
@@ -9,7 +10,9 @@ from __future__ import annotations
 from omniop.opset.importer import ImportedModel
 from omniop.opset.rewrite import gelu, layer_normalization
 from omniop.opset.rewrite.clean import merge_duplicates, remove_unused
+from omniop.opset.rewrite.gradients import cut_out_gradients
 from omniop.opset.rewrite.rule import Applied, apply_rules, import_composites, replaced_names
+from omniop.opset.rewrite.string_labels import take_strings_apart
 
 __all__ = ["Applied", "replaced_names", "rewrite"]
 
@@ -21,11 +24,13 @@ def rewrite(model: ImportedModel) -> list[Applied]:
 
     Inputs and outputs of the model keep their names and order. Nodes stay in topological order.
     """
-    applied = list(merge_duplicates(model.model))
+    applied = list(cut_out_gradients(model.graph))
+    applied += merge_duplicates(model.model)
     for root in (model.graph, *(f.graph for f in model.functions.values())):
         found = [a for graph in (root, *root.subgraphs()) for a in apply_rules(graph, RULES)]
         if found:
             import_composites(root)
         applied += found
+        applied += [a for graph in (root, *root.subgraphs()) for a in take_strings_apart(graph)]
     applied += remove_unused(model.model)
     return applied

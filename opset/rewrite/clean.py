@@ -8,11 +8,12 @@ from collections.abc import Hashable, Iterator
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from omniop.opset import contrib
 from omniop.opset.nodes import node_label, subgraphs_of
 from omniop.opset.rewrite.rule import Applied, display_name
 from omniop.opset.schemas import COMPOSITE_DOMAIN
 
-_PURE_DOMAINS = frozenset({"", "ai.onnx.ml", COMPOSITE_DOMAIN})
+_PURE_DOMAINS = frozenset({"", "ai.onnx.ml", COMPOSITE_DOMAIN, contrib.DOMAIN})
 _RANDOM = frozenset(
     {"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )

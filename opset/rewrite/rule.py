@@ -79,7 +79,7 @@ def apply_rules(graph: ir.Graph, rules: Iterable[Rule]) -> Iterator[Applied]:
         for root in rule.pattern.roots():
             by_root.setdefault(root, []).append(rule)
     for node in reversed(list(graph)):
-        if node.graph is graph and node.domain == "":
+        if node.graph is graph and node.domain == "" and node.outputs:
             applied = _apply_first(node, by_root.get(node.op_type, ()))
             if applied is not None:
                 yield applied
