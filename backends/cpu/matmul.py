@@ -1,8 +1,10 @@
-"""Matrix products by numpy, which gives floats to its BLAS."""
+"""Matrix products by numpy, which gives floats to its BLAS, and by `gemv`."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from omniop.backends.cpu import gemv
 
 _EXACT = ((np.dtype(np.float32), 1 << 24), (np.dtype(np.float64), 1 << 53))
 """Floats, and the magnitude up to which they hold every integer."""
@@ -15,6 +17,9 @@ def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
     """
     if out.dtype.kind in "iu":
         _integers(a, b, out)
+        return
+    if gemv.takes(a, b, out):
+        gemv.gemv(a, b, out)
         return
     with np.errstate(all="ignore"):
         np.matmul(_for_blas(a), _for_blas(b), out=out)

@@ -1,4 +1,7 @@
-"""Host memory as a device's: aligned allocations, and scratch that a thread keeps between launches."""
+"""Host memory as a device's: aligned allocations that are used again, and scratch that a thread keeps between launches.
+
+Fresh memory costs a page fault every 4 KiB, which for large results is more than computing them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,64 @@ ALIGNMENT = 64
 """Bytes of a cache line, and of the widest vector."""
 
 
+POOLED = 1 << 16
+"""Blocks from this size on are kept when they are free ..."""
+MAX_FREE = 1 << 28
+"""... up to so many bytes in all."""
+
+
+class Pool:
+    """Blocks of memory by size, for those who come next. Sizes are rounded up by at most an eighth."""
+
+    def __init__(self, limit: int = MAX_FREE) -> None:
+        self._limit = limit
+        self._free: dict[int, list[np.ndarray]] = {}
+        self._lock = threading.RLock()  # a block may be collected, and put back, while another is being taken
+        self.free_bytes = 0
+
+    def take(self, nbytes: int) -> np.ndarray:
+        """An array of at least ``nbytes`` bytes. Raises MemoryError."""
+        step = 1 << max(0, nbytes.bit_length() - 4)
+        size = -(-nbytes // step) * step
+        with self._lock:
+            if blocks := self._free.get(size):
+                self.free_bytes -= size
+                return np.asarray(_Block(self, blocks.pop()))
+        try:
+            memory = np.empty(size, np.uint8)
+        except MemoryError:
+            self.clear()
+            memory = np.empty(size, np.uint8)
+        return np.asarray(_Block(self, memory))
+
+    def put(self, memory: np.ndarray) -> None:
+        with self._lock:
+            if self.free_bytes + memory.nbytes <= self._limit:
+                self._free.setdefault(memory.nbytes, []).append(memory)
+                self.free_bytes += memory.nbytes
+
+    def clear(self) -> None:
+        """Give all free blocks back to the system."""
+        with self._lock:
+            self._free.clear()
+            self.free_bytes = 0
+
+
+class _Block:
+    """What every array over a block holds on to: when the last one is gone, the block is free."""
+
+    def __init__(self, pool: Pool, memory: np.ndarray) -> None:
+        self._pool = pool
+        self._memory = memory
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._pool.put(self._memory)
+
+
+POOL = Pool()
+
+
 class HostBuffer:
     """``nbytes`` of memory. ``address`` is where it begins, ``bytes`` the same memory as an array of uint8."""
 
@@ -20,10 +81,21 @@ class HostBuffer:
 
     def __init__(self, nbytes: int) -> None:
         """Raises MemoryError."""
-        memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+        wanted = nbytes + ALIGNMENT
+        memory = POOL.take(wanted) if wanted >= POOLED else np.empty(wanted, np.uint8)
         first = -memory.ctypes.data % ALIGNMENT
-        self.bytes = memory[first : first + nbytes]
-        self.address: int = self.bytes.ctypes.data
+        self._hold(memory[first : first + nbytes])
+
+    @classmethod
+    def over(cls, array: np.ndarray) -> HostBuffer:
+        """The memory of a C-contiguous array, aligned to its elements and no further."""
+        buffer = cls.__new__(cls)
+        buffer._hold(array.reshape(-1).view(np.uint8))
+        return buffer
+
+    def _hold(self, memory: np.ndarray) -> None:
+        self.bytes = memory
+        self.address: int = memory.ctypes.data
         self._typed: dict[DType, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -39,10 +111,7 @@ class HostBuffer:
 
 
 class Scratch(threading.local):
-    """Buffers by name, one set a thread, grown when needed: a large new one costs a page fault every 4 KiB.
-
-    What a name holds is undefined at the start of each use.
-    """
+    """Buffers by name, one set a thread, grown when needed. What a name holds is undefined at the start of each use."""
 
     def __init__(self) -> None:
         self._held: dict[str, HostBuffer] = {}

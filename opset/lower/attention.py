@@ -1,4 +1,4 @@
-"""Attention with a recurrent state. Attention and RotaryEmbedding are lowered by their function bodies."""
+"""Attention with a recurrent state; `dot_product_attention` has the other one."""
 
 from __future__ import annotations
 
