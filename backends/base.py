@@ -144,6 +144,19 @@ class Device(ABC):
     def d2h(self, array: np.ndarray, buffer: Buffer) -> None:
         """Fill a C-contiguous array from the start of ``buffer``, after all work launched before."""
 
+    def borrow(self, array: np.ndarray) -> Buffer | None:
+        """A C-contiguous array's own memory as a buffer that work reads and never writes.
+
+        A feed is lent for the time of one run, a constant for good: the buffer keeps the array alive.
+
+        None, the default: the array has to be copied.
+        """
+        return None
+
+    def lend(self, buffer: Buffer, shape: tuple[int, ...], dtype: DType) -> np.ndarray | None:
+        """A buffer's own memory as a row-major array that keeps it alive. None, the default: it has to be copied."""
+        return None
+
     def copy(self, target: Buffer, source: Buffer, nbytes: int) -> None:
         """Copy between buffers of this device. The default goes through the host."""
         staging = np.empty(nbytes, np.uint8)

@@ -6,7 +6,9 @@ subexpressions are computed once. It holds integer arithmetic only, written by u
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from omniop.opset import expr
 from omniop.opset.expr import Expr
@@ -18,8 +20,28 @@ _INFIX = {
 _CALL = {"min": "min", "max": "max", "abs": "abs", "div": "trunc_div", "rem": "rem"}
 
 
-def compile_sizes(roots: Sequence[Expr], symbols: Sequence[str]) -> Callable[[Sequence[int]], tuple[int, ...]]:
+class SizeFunction:
     """A function from the symbols' values, in order, to the values of ``roots``."""
+
+    def __init__(self, roots: Sequence[Expr], symbols: Sequence[str]) -> None:
+        self._code = compile(_text(roots, symbols), "<sizes>", "exec")
+        self._function: Callable[[Sequence[int]], tuple[int, ...]] | None = None
+
+    def __call__(self, values: Sequence[int]) -> tuple[int, ...]:
+        if self._function is None:
+            scope: dict[str, Any] = {"trunc_div": expr.trunc_div, "rem": expr.INTEGER["rem"]}
+            exec(self._code, scope)  # see the module: integers only
+            self._function = scope["sizes"]
+        return self._function(values)
+
+    def __getstate__(self) -> bytes:
+        return marshal.dumps(self._code)
+
+    def __setstate__(self, code: bytes) -> None:
+        self._code, self._function = marshal.loads(code), None
+
+
+def _text(roots: Sequence[Expr], symbols: Sequence[str]) -> str:
     names: dict[Expr, str] = {}
     lines = ["def sizes(symbols):"]
     order = {name: k for k, name in enumerate(symbols)}
@@ -47,6 +69,4 @@ def compile_sizes(roots: Sequence[Expr], symbols: Sequence[str]) -> Callable[[Se
         names[node] = f"v{len(names)}"
         lines.append(f"    {names[node]} = {text}")
     lines.append(f"    return ({''.join(names[r] + ', ' for r in roots)})")
-    scope = {"trunc_div": expr.trunc_div, "rem": expr.INTEGER["rem"]}
-    exec("\n".join(lines), scope)  # see the module: integers only
-    return scope["sizes"]  # type: ignore[return-value]
+    return "\n".join(lines)

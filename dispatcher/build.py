@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
-from omniop.backends.base import Device, Runnable
+from omniop.backends.base import Buffer, Device, Runnable
+from omniop.dispatcher.watch import tell
 from omniop.opset.errors import DeviceError, PlacementError
 from omniop.opset.kernel import Call, Kernel, Work
 from omniop.opset.legalise import Refusal, legalise, legalise_expr
+
+_ADDRESSABLE = 1 << 46
+"""Bytes, above which no device is asked at all."""
 
 
 class Builds:
@@ -27,6 +31,7 @@ class Builds:
         with self._lock:
             new = [w for w in dict.fromkeys(works) if w not in self._made]
             if new:
+                tell(f"compiling {len(new)} kernel{'s' * (len(new) > 1)}")
                 legal = [self._legal(w) for w in new]
                 self._made.update(zip(new, self.device.build(legal), strict=True))
                 self.count += len(new)
@@ -59,8 +64,11 @@ def builds_of(device: Device) -> Builds:
         return _builds[device]
 
 
-def check_memory(device: Device, nbytes: int) -> int:
-    """``nbytes`` when it can be an allocation at all. Raises DeviceError."""
-    if nbytes < 0 or nbytes > 1 << 46:
-        raise DeviceError(f"{device.name} cannot allocate {nbytes} bytes")
-    return nbytes
+def allocate(device: Device, nbytes: int, whose: Callable[[], str]) -> Buffer:
+    """Memory of a device. Raises DeviceError naming it, the bytes, and ``whose`` they were to be."""
+    try:
+        if not 0 <= nbytes <= _ADDRESSABLE:
+            raise DeviceError(f"{device.name} cannot allocate {nbytes} bytes")
+        return device.alloc(nbytes)
+    except DeviceError as error:
+        raise DeviceError(f"{whose()}: {error}") from error

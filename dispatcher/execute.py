@@ -6,36 +6,38 @@ each run leases the memory it needs.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 
 from omniop.backends.base import Buffer, Device
-from omniop.dispatcher.build import check_memory
-from omniop.dispatcher.graph import GraphContext, Labels, NodeInfo
-from omniop.dispatcher.host_ops import HOST_OPS, by_reference
-from omniop.dispatcher.placement import Decision
-from omniop.dispatcher.segment import ReadKey, SegmentTracer, Symbol
-from omniop.dispatcher.template import Binding, Launch, Loop, Op, RunContext, Template, Transfer
-from omniop.dispatcher.template_builder import TemplateBuilder
+from omniop.dispatcher import host_ml  # noqa: F401 - its ops enter the tables
+from omniop.dispatcher.build import allocate
+from omniop.dispatcher.decision import Decision
+from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value
+from omniop.dispatcher.host_ops import HOST_FORMS, HOST_OPS, by_reference
+from omniop.dispatcher.model import Model
+from omniop.dispatcher.result import Binding, ReadKey
+from omniop.dispatcher.template import Launch, Loop, Op, RunContext, Symbol, Template, Transfer
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue, signature
+from omniop.dispatcher.watch import tell
 from omniop.dispatcher.weights import Weights
 from omniop.opset import dtype as dtypes
-from omniop.opset.errors import ExecutionError, UnsupportedError
-from omniop.opset.importer import ImportedModel
-from omniop.opset.nodes import initializer_array
-from omniop.opset.schemas import function_graph
+from omniop.opset.errors import MISFITS, DeviceError, ExecutionError
+
+if TYPE_CHECKING:
+    import onnx
 
 MAX_TEMPLATES = 64
 """Templates kept for one place and signature: values that guards pin down could make more without end."""
 
-Env = dict[ir.Value, RuntimeValue]
+Env = dict[Value, RuntimeValue]
 
 
 @dataclass
@@ -45,7 +47,6 @@ class Options:
     devices: Sequence[Device]
     exclude: Mapping[str, Collection[str]]
     weights: Weights
-    labels: Labels
     templates_made: int = 0
     """In all graphs of the session."""
 
@@ -58,27 +59,35 @@ class RunReport:
     read_backs: int = 0
     templates_made: int = 0
     bind_seconds: float = 0.0
+    segments: list[tuple[Template, Binding]] = field(default_factory=list)
+    """In the order in which they ran."""
+    host_elements: int = 0
+    """Of the arrays that host steps gave."""
 
 
 @dataclass
 class GraphRunner:
     """Templates of one graph by (first node, signature of the values that live there)."""
 
-    model: ImportedModel
-    graph: ir.Graph
+    model: Model
+    graph: Graph
     options: Options
-    context: GraphContext
     templates: dict[tuple[object, ...], list[Template]] = field(default_factory=dict)
-    bodies: dict[ir.Graph, GraphRunner] = field(default_factory=dict)
+    bodies: dict[Graph, GraphRunner] = field(default_factory=dict)
     functions: dict[tuple[object, ...], GraphRunner] = field(default_factory=dict)
     host_decisions: dict[int, Decision] = field(default_factory=dict)
     """Of the nodes that ran between segments."""
     lock: threading.RLock = field(default_factory=threading.RLock)
-    declared: dict[ir.Value, list[object]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for graph, sub in self.context.subgraphs.items():
-            self.bodies[graph] = GraphRunner(self.model, graph, self.options, sub)
+        for graph in self.graph.bodies:
+            self.bodies[graph] = GraphRunner(self.model, graph, self.options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "functions": {}, "lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.RLock())
 
     def run(self, env: Env, report: RunReport) -> list[RuntimeValue]:
         """Values of the graph's outputs. ``env`` holds its inputs and captured values."""
@@ -87,7 +96,8 @@ class GraphRunner:
         env = dict(env)
         while True:
             template, binding = self._template(position, env, reads, report)
-            produced, read = _execute(template, binding, env, reads, report, self.options.labels)
+            report.segments.append((template, binding))
+            produced, read = _execute(template, binding, env, reads, report, self.model.labels)
             env = {**{v: env[v] for v in template.passed}, **produced}
             cut = template.cut
             if cut.kind == "end":
@@ -102,30 +112,39 @@ class GraphRunner:
             position = self._host_step(cut.node, env, report)
             reads = {}
 
-    def _output(self, v: ir.Value, env: Env) -> RuntimeValue:
-        return env[v] if v in env else initializer_array(v)
+    def _output(self, v: Value, env: Env) -> RuntimeValue:
+        return env[v] if v in env else v.array  # noqa: SIM401 - the array is read from its file when asked for
 
     def _host_step(self, position: int, env: Env, report: RunReport) -> int:
         """Run host ops from ``position`` on; gives the position of the first node that is none."""
-        nodes = self.context.nodes
+        nodes = self.graph.nodes
         first = position
         while position < len(nodes):
             info = nodes[position]
-            function = HOST_OPS.get((info.node.domain, info.node.op_type))
+            function = HOST_OPS.get(info.key)
             if function is None and position > first:
                 break
-            inputs = [None if v is None else self._output(v, env) for v in info.node.inputs]
-            route = "a host step: control flow, a sequence, strings, or numpy's random draw"
+            inputs = [None if v is None else self._output(v, env) for v in info.inputs]
+            route = "a host step: control flow, a sequence, a map, strings, or numpy's random draw"
             if function is None and (info.entry is not None or any(_is_strings(v) for v in inputs)):
-                function, route = by_reference, "a host step: it met strings"
+                function = HOST_FORMS.get(info.key, by_reference)
+                route = "a host step: it met strings, or numpy's random draw"
             elif function is None:
                 route = "its function's body, which holds host steps, as a graph of its own"
-            self.host_decisions[info.origin] = Decision(info.origin, info.label, info.node.op_type, "host", route)
+            device = "-" if function is None else "host"  # a call is no work: the body's nodes tell of theirs
+            self.host_decisions[info.origin] = Decision(info.origin, info.label, info.op_type, device, route)
             if function is None:
                 outputs = self._call_function(info, inputs, report)
             else:
-                outputs = function(self, info, inputs, env, report)
-            env.update(zip(info.node.outputs, outputs, strict=False))
+                try:
+                    outputs = function(self, info, inputs, env, report)
+                except MemoryError as error:
+                    raise DeviceError(f"{info.label}: the host has no memory left: {error}") from error
+                except MISFITS as error:
+                    why = f"{type(error).__name__}: {error}"
+                    raise ExecutionError(f"{info.label}: its inputs do not fit it ({why})") from error
+                report.host_elements += sum(v.size for v in outputs if isinstance(v, np.ndarray))
+            env.update(zip(info.outputs, outputs, strict=False))
             position += 1
         return position
 
@@ -138,27 +157,18 @@ class GraphRunner:
         with self.lock:
             runner = self.functions.get(key)
             if runner is None:
-                runner = self.functions[key] = self._function_runner(info, types)
+                graph = self.model.function(info, types, inside=False)
+                runner = self.functions[key] = GraphRunner(self.model, graph, self.options)
         scope: Env = dict(zip(runner.graph.inputs, inputs, strict=False))
         scope.update({v: None for v in runner.graph.inputs if v not in scope})
         return runner.run(scope, report)
-
-    def _function_runner(self, info: NodeInfo, types: Sequence[onnx.TypeProto | None]) -> GraphRunner:
-        function = self.model.functions.get(info.node.op_identifier())
-        if function is None:
-            function = function_graph(info.node, info.imports, types)
-        if function is None:
-            raise UnsupportedError(f"{info.label}: no lowering for {info.node.op_type} since version {info.since}")
-        imports = {**self.model.opset_imports, **function.opset_imports}
-        context = GraphContext(self.model, function.graph, self.options.labels, imports)
-        return GraphRunner(self.model, function.graph, self.options, context)
 
     # Templates --------------------------------------------------------------------------------------------------------
 
     def _template(
         self, position: int, env: Env, reads: Mapping[ReadKey, np.ndarray], report: RunReport
     ) -> tuple[Template, Binding]:
-        live = self.context.live[position]
+        live = self.graph.live(position)
         key = (
             position,
             tuple(signature(env[v]) if v in env else None for v in live),
@@ -191,9 +201,13 @@ class GraphRunner:
     def _make(
         self, key: tuple[object, ...], position: int, env: Env, reads: Mapping[ReadKey, np.ndarray]
     ) -> tuple[Template, Binding]:
+        from omniop.dispatcher.segment import SegmentTracer  # a plan from the disk needs neither, nor what they import
+        from omniop.dispatcher.template_builder import TemplateBuilder
+
         options = self.options
-        tracer = SegmentTracer(self.context, position, env, reads, options.devices, options.exclude, self.declared)
+        tracer = SegmentTracer(self.model, self.graph, position, env, reads, options.devices, options.exclude)
         template = TemplateBuilder(tracer.run(), options.weights).build()
+        tell("computing")
         made = self.templates.setdefault(key, [])
         if len(made) >= MAX_TEMPLATES:
             del made[0]
@@ -206,8 +220,8 @@ class GraphRunner:
         return template, binding
 
 
-def _content(key: object, env: Env, reads: Mapping[ReadKey, np.ndarray]) -> bytes | None:
-    value = env.get(key) if isinstance(key, ir.Value) else reads.get(key)  # type: ignore[call-overload]
+def _content(key: Value | ReadKey, env: Env, reads: Mapping[ReadKey, np.ndarray]) -> bytes | None:
+    value = env.get(key) if isinstance(key, Value) else reads.get(key)
     return value.tobytes() if isinstance(value, np.ndarray) else None
 
 
@@ -215,7 +229,7 @@ def symbol_values(symbols: Sequence[Symbol], env: Env, reads: Mapping[ReadKey, n
     """Values of a template's symbols in this run; None when an array has another number of elements."""
     values: list[int] = []
     for s in symbols:
-        value: Any = env[s.key] if isinstance(s.key, ir.Value) else reads[s.key]  # type: ignore[index]
+        value: Any = env[s.key] if isinstance(s.key, Value) else reads[s.key]
         if s.axis is not None:
             values.append(value.shape[s.axis])
             continue
@@ -232,6 +246,8 @@ def _is_strings(value: RuntimeValue) -> bool:
 
 def _type_proto(value: RuntimeValue) -> onnx.TypeProto | None:
     """The type of a runtime tensor, its shape included; None for anything else."""
+    import onnx
+
     if isinstance(value, DeviceTensor):
         return onnx.helper.make_tensor_type_proto(value.dtype.onnx, value.shape)
     if isinstance(value, np.ndarray):
@@ -251,19 +267,19 @@ def _execute(
     labels: Labels,
 ) -> tuple[Env, np.ndarray | None]:
     """Run a template; gives the values it produced, and the read-back that ends it."""
-    context = template.lease(binding)
+    context = template.lease(binding, labels)
     table: list[Buffer] = [*context.slots, *[None] * (template.table - len(context.slots))]
-    for entry, buffer in template.constants:
-        table[entry] = buffer
-    for entry, key, device, dtype in template.feeds:
-        value = env[key] if key in env else reads[key]  # type: ignore[index]
-        table[entry] = _on_device(value, device, dtype, report)
-    for entry, shape, device, dtype in template.outputs:
-        elements = int(np.prod(binding.shapes[shape], dtype=np.int64))
-        table[entry] = device.alloc(check_memory(device, elements * dtype.itemsize))
+    for entry, constant in template.constants:
+        table[entry] = constant.buffer
+    for entry, key, device in template.feeds:
+        value = env[key] if isinstance(key, Value) else reads[key]
+        table[entry] = _on_device(key, value, device, report)
+    for entry, shape, device, dtype, origin in template.outputs:
+        nbytes = math.prod(binding.shapes[shape]) * dtype.itemsize
+        table[entry] = allocate(device, nbytes, partial(labels.name, origin))
     for (entry, _), word in zip(template.error_devices, context.errors, strict=True):
         table[entry] = word
-    _run_ops(template.ops, table, binding.numbers, binding.symbols, report)
+    _run_ops(template.ops, table, binding.numbers, binding.symbols, report, labels)
     fault = _take_fault(template, context, labels)
     template.release(context)  # not when a launch failed: its error words may be set
     if fault is not None:
@@ -272,19 +288,28 @@ def _execute(
 
 
 def _run_ops(
-    ops: Sequence[Op], table: list[Buffer], numbers: Sequence[int], symbols: tuple[int, ...], report: RunReport
+    ops: Sequence[Op],
+    table: list[Buffer],
+    numbers: Sequence[int],
+    symbols: tuple[int, ...],
+    report: RunReport,
+    labels: Labels,
 ) -> None:
     for op in ops:
         if isinstance(op, Launch):
-            op.run([table[k] for k in op.buffers], numbers[op.sizes])
+            try:
+                op.run([table[k] for k in op.buffers], numbers[op.sizes])
+            except MemoryError as error:  # of what a kernel needs for itself
+                text = f"{labels.name(op.origin)}: {op.device.name} has no memory left: {error}"
+                raise DeviceError(text) from error
         elif isinstance(op, Transfer):
             _transfer(op, table, numbers[op.bytes], report)
         elif isinstance(op, Loop):
             count = numbers[op.count]
-            _run_ops(op.before, table, numbers, symbols, report)
+            _run_ops(op.before, table, numbers, symbols, report, labels)
             for k in range(count):
                 inner = op.numbers((*symbols, count - 1 - k if op.reverse else k))
-                _run_ops(op.body, table, inner, symbols, report)
+                _run_ops(op.body, table, inner, symbols, report, labels)
 
 
 def _transfer(op: Transfer, table: list[Buffer], nbytes: int, report: RunReport) -> None:
@@ -297,7 +322,7 @@ def _transfer(op: Transfer, table: list[Buffer], nbytes: int, report: RunReport)
     report.copied_bytes += nbytes
 
 
-def _on_device(value: RuntimeValue, device: Device, dtype: Any, report: RunReport) -> Buffer:
+def _on_device(key: Value | ReadKey, value: RuntimeValue, device: Device, report: RunReport) -> Buffer:
     if isinstance(value, DeviceTensor):
         if value.device is device:
             return value.buffer
@@ -305,7 +330,11 @@ def _on_device(value: RuntimeValue, device: Device, dtype: Any, report: RunRepor
         report.copied_bytes += array.nbytes
     else:
         array = np.ascontiguousarray(value)
-    buffer = device.alloc(max(1, array.nbytes))
+        borrowed = device.borrow(array) if array.nbytes else None
+        if borrowed is not None:
+            return borrowed
+    name = f"value {key.name!r}" if isinstance(key, Value) else "a value that was read back"
+    buffer = allocate(device, max(1, array.nbytes), lambda: name)
     if array.nbytes:
         device.h2d(buffer, array)
     return buffer
@@ -330,29 +359,15 @@ def _take_fault(template: Template, context: RunContext, labels: Labels) -> Exec
 def _collect(
     template: Template, binding: Binding, table: Sequence[Buffer], env: Env, reads: Mapping[ReadKey, np.ndarray]
 ) -> tuple[Env, np.ndarray | None]:
+    def look(key: Value | ReadKey) -> RuntimeValue:
+        return env[key] if isinstance(key, Value) else reads[key]
+
     produced: Env = {}
     read: np.ndarray | None = None
-    for k, r in enumerate(template.results):
-        value: RuntimeValue
-        if r.host is not None:
-            flat = [
-                binding.numbers[template.host_numbers[k, n]] if (k, n) in template.host_numbers else v
-                for n, v in enumerate(r.host.array.reshape(-1))
-            ]
-            value = np.array(flat, r.host.dtype.numpy).reshape(r.host.array.shape)
-        elif r.tensor is not None:
-            assert r.device is not None
-            shape = binding.shapes[r.shape]
-            dims = tuple(d if isinstance(d, int) else None for d in r.tensor.shape)
-            value = DeviceTensor(r.device, table[r.entry], shape, r.tensor.dtype, dims)
-        elif r.empty is not None:
-            value = np.empty(binding.shapes[r.shape], r.empty.dtype.numpy)
-        elif isinstance(r.runtime, ir.Value):
-            value = env[r.runtime]
-        else:
-            value = r.runtime
-        if r.value is None:
+    for result in template.results:
+        value = result.take(binding, table, look)
+        if result.value is None:
             read = value.numpy() if isinstance(value, DeviceTensor) else np.asarray(value)
         else:
-            produced[r.value] = value
+            produced[result.value] = value
     return produced, read

@@ -1,36 +1,126 @@
-"""What does not change about a graph: its nodes in order, what lives where, and which values are wanted on the host."""
+"""Graphs as the dispatcher sees them: plain data, so that what was planned can be kept on disk.
+
+`omniop.dispatcher.model` makes them of what `omniop.opset.importer` has read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
-import onnx_ir as ir
+import numpy as np
 
-from omniop.opset import lowering
-from omniop.opset.errors import UnsupportedError
-from omniop.opset.host_arithmetic import HOST_ARITHMETIC
-from omniop.opset.importer import ImportedModel
-from omniop.opset.nodes import attributes, check_arity, node_label
-from omniop.opset.schemas import COMPOSITE_DOMAIN, COMPOSITE_VERSION, schema_for
+from omniop.opset.dtype import DType
 
-CONTROL_FLOW_HOST_INPUTS = {"If": (0,), "Loop": (0, 1)}
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from omniop.opset.lowering import Entry
+
+FunctionKey = tuple[str, str, str]
+"""(domain, name, overload) of a model-local function."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class ValueType:
+    """What a model declares of a value. A dim is an int, a name, or None."""
+
+    kind: Literal["tensor", "sequence", "optional", "map"]
+    dtype: DType | None = None
+    """Of a tensor's elements or a map's keys; None where left open."""
+    dims: tuple[int | str | None, ...] | None = None
+    """Of a tensor; None where not even the rank is declared."""
+    element: ValueType | None = None
+    """Of a sequence or an optional; of a map, its values."""
+
+    @property
+    def holds_map(self) -> bool:
+        return self.kind == "map" or (self.element is not None and self.element.holds_map)
+
+
+class Value:
+    """An input, a constant, or an output of a node. Compared by identity."""
+
+    __slots__ = ("_array", "_load", "constant", "name", "type")
+
+    def __init__(self, name: str, load: Callable[[], np.ndarray] | None = None) -> None:
+        self.name = name
+        self.type: ValueType | None = None
+        """Of inputs and outputs of graphs."""
+        self.constant = load is not None
+        """It is an initializer (which an input may be, too: its default)."""
+        self._load = load
+        self._array: np.ndarray | None = None
+
+    @property
+    def array(self) -> np.ndarray:
+        """The elements of a constant: one object, which all templates share. Raises ModelError when damaged."""
+        if self._array is None:
+            assert self._load is not None
+            self._array = self._load()
+        return self._array
+
+    def __getstate__(self) -> tuple[object, ...]:
+        return self.name, self.type, self.constant, self.array if self.constant else None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.name, self.type, self.constant, self._array = state
+        self._load = None
+
+    def __repr__(self) -> str:
+        return f"Value({self.name!r})"
+
+
+@dataclass(eq=False)
 class NodeInfo:
     """A node with its schema looked up."""
 
-    node: ir.Node
+    op_type: str
+    domain: str
     label: str
     origin: int
     """Number in the session's list of nodes."""
+    inputs: list[Value | None] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
     since: int = 0
-    attributes: dict[str, Any] = field(default_factory=dict)
-    entry: lowering.Entry | None = None
     version: int = 1
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """As Python values, the schema's defaults filled in; a graph is a `Graph`."""
     imports: Mapping[str, int] = field(default_factory=dict)
+    function: FunctionKey | None = None
+    """The model-local function that it calls."""
+    source: ir.Node | None = None
+    """The node in the imported model; not kept on disk."""
+
+    @cached_property
+    def entry(self) -> Entry | None:
+        """Its lowering."""
+        from omniop.opset import lowering  # nothing that came from the disk needs one
+
+        return None if self.function is not None else lowering.find(self.domain, self.op_type, self.since)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.domain, self.op_type
+
+    @property
+    def graphs(self) -> Iterator[Graph]:
+        """Its branches or its body."""
+        return (a for a in self.attributes.values() if isinstance(a, Graph))
+
+    def uses(self) -> list[Value]:
+        """Its inputs, and what its graphs capture."""
+        return [v for v in self.inputs if v is not None] + [v for graph in self.graphs for v in graph.captured]
+
+    @property
+    def wanted(self) -> tuple[bool, ...]:
+        """For each output, whether anybody wants it."""
+        return tuple(bool(v.name) for v in self.outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**{k: v for k, v in self.__dict__.items() if k != "entry"}, "source": None}
 
 
 class Labels:
@@ -38,104 +128,42 @@ class Labels:
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.ops: list[str] = []
 
-    def add(self, node: ir.Node) -> int:
-        self.names.append(node_label(node))
-        self.ops.append(node.op_type)
+    def add(self, label: str) -> int:
+        self.names.append(label)
         return len(self.names) - 1
 
-
-class GraphContext:
-    """One graph of a model (the main one, a branch or a body)."""
-
-    def __init__(
-        self, model: ImportedModel, graph: ir.Graph, labels: Labels, imports: Mapping[str, int] | None = None
-    ) -> None:
-        self.model = model
-        self.graph = graph
-        self.imports = model.opset_imports if imports is None else imports
-        self.labels = labels
-        self.subgraphs: dict[ir.Graph, GraphContext] = {}
-        self.nodes = [self._info(node) for node in graph]
-        self.captured = self._captured()
-        self.live = self._liveness()
-        self.host_wanted = self._host_wanted()
-
-    def _info(self, node: ir.Node) -> NodeInfo:
-        for attr in node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
-                graph = attr.as_graph()
-                self.subgraphs[graph] = GraphContext(self.model, graph, self.labels, self.imports)
-        return describe(self.model, node, self.labels.add(node), self.imports)
-
-    def uses(self, info: NodeInfo) -> list[ir.Value]:
-        """Inputs of a node and what its subgraphs capture."""
-        found = [v for v in info.node.inputs if v is not None]
-        for attr in info.node.attributes.values():
-            if attr.type == ir.AttributeType.GRAPH and not attr.is_ref():
-                found += self.subgraphs[attr.as_graph()].captured
-        return found
-
-    def _captured(self) -> list[ir.Value]:
-        """Values of enclosing graphs that this one uses; initializers of enclosing graphs are not among them."""
-        own = set(self.graph.inputs) | set(self.graph.initializers.values())
-        for info in self.nodes:
-            own.update(info.node.outputs)
-        used: dict[ir.Value, None] = {}
-        for info in self.nodes:
-            for v in self.uses(info):
-                if v not in own and v.const_value is None:
-                    used.setdefault(v)
-        for v in self.graph.outputs:
-            if v not in own and v.const_value is None:
-                used.setdefault(v)
-        return list(used)
-
-    def _liveness(self) -> list[list[ir.Value]]:
-        """Before each node (and at the end): values that are needed there or later and are not initializers."""
-        live = dict.fromkeys(self.graph.outputs)
-        result = [list(live)]
-        for info in reversed(self.nodes):
-            for v in info.node.outputs:
-                live.pop(v, None)
-            live.update(dict.fromkeys(self.uses(info)))
-            result.append([v for v in live if v.const_value is None or v in self.graph.inputs])
-        return list(reversed(result))
-
-    def _host_wanted(self) -> set[ir.Value]:
-        """Values that feed a host operand, directly or through shape arithmetic."""
-        wanted: set[ir.Value] = set()
-        for sub in self.subgraphs.values():
-            wanted |= sub.host_wanted
-        for info in reversed(self.nodes):
-            inputs = info.node.inputs
-            positions = info.entry.host if info.entry is not None else ()
-            positions = (*positions, *CONTROL_FLOW_HOST_INPUTS.get(info.node.op_type, ()))
-            wanted.update(v for k in positions if k < len(inputs) and (v := inputs[k]) is not None)
-            if info.node.op_type in HOST_ARITHMETIC and any(v in wanted for v in info.node.outputs):
-                wanted.update(v for v in inputs if v is not None)
-        return wanted
+    def name(self, number: int) -> str:
+        """The label of a node; what is no node's own (a copy between devices) has the number -1."""
+        return self.names[number] if number >= 0 else "a copy between devices"
 
 
-def describe(model: ImportedModel, node: ir.Node, origin: int, imports: Mapping[str, int] | None = None) -> NodeInfo:
-    """Look a node up: schema, attributes, lowering. An op nobody defines is found out when it is placed."""
-    label = node_label(node)
-    info = NodeInfo(node, label, origin)
-    imports = model.opset_imports if imports is None else imports
-    info.imports = imports
-    info.version = COMPOSITE_VERSION if node.domain == COMPOSITE_DOMAIN else imports.get(node.domain, 1)
-    if node.op_identifier() in model.functions:
-        return info
-    try:
-        schema = schema_for(node.domain, node.op_type, info.version)
-    except UnsupportedError:
-        info.entry = lowering.find(node.domain, node.op_type, info.version)
-        info.since = info.version
-        info.attributes = attributes(node, None)
-        return info
-    check_arity(node, schema)
-    info.since = schema.since_version
-    info.attributes = attributes(node, schema)
-    info.entry = lowering.find(node.domain, node.op_type, info.since)
-    return info
+@dataclass(eq=False)
+class Graph:
+    """One graph of a model: the main one, a branch, a body, a function's."""
+
+    inputs: list[Value]
+    outputs: list[Value]
+    nodes: list[NodeInfo]
+    captured: list[Value]
+    """Values of enclosing graphs that this one uses; constants are not among them."""
+    host_wanted: set[Value]
+    """Values that feed a host operand, directly or through shape arithmetic."""
+    kept_live: dict[int, list[Value]] = field(default_factory=dict)
+
+    @property
+    def bodies(self) -> Iterator[Graph]:
+        """The graphs of its nodes."""
+        return (graph for info in self.nodes for graph in info.graphs)
+
+    def live(self, position: int) -> list[Value]:
+        """What is needed by the node at ``position`` or later (at the end: the outputs), constants left out."""
+        if position not in self.kept_live:
+            live = dict.fromkeys(self.outputs)
+            for info in reversed(self.nodes[position:]):
+                for v in info.outputs:
+                    live.pop(v, None)
+                live.update(dict.fromkeys(info.uses()))
+            inputs = set(self.inputs)
+            self.kept_live[position] = [v for v in live if not v.constant or v in inputs]
+        return self.kept_live[position]

@@ -9,20 +9,20 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
-import onnx.reference
-import onnx_ir as ir
 
+from omniop.dispatcher.graph import Graph, NodeInfo, Value
 from omniop.dispatcher.values import RuntimeValue, to_host
+from omniop.opset.dtype import FLOAT32
 from omniop.opset.errors import ExecutionError
 
 if TYPE_CHECKING:
     from omniop.dispatcher.execute import Env, GraphRunner, RunReport
-    from omniop.dispatcher.graph import NodeInfo
 
-HostOp = Callable[["GraphRunner", "NodeInfo", Sequence[RuntimeValue], "Env", "RunReport"], Sequence[RuntimeValue]]
+HostOp = Callable[["GraphRunner", NodeInfo, Sequence[RuntimeValue], "Env", "RunReport"], Sequence[RuntimeValue]]
 HOST_OPS: dict[tuple[str, str], HostOp] = {}
 """By (domain, op)."""
+HOST_FORMS: dict[tuple[str, str], HostOp] = {}
+"""Those that a device runs, too: they come here when their lowering raises `lowering.OnHost`."""
 
 
 def host_op(*names: str, domain: str = "") -> Callable[[HostOp], HostOp]:
@@ -42,10 +42,10 @@ def _scalar(value: RuntimeValue, info: NodeInfo) -> Any:
 
 
 def _run_body(
-    runner: GraphRunner, graph: ir.Graph, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
+    runner: GraphRunner, graph: Graph, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
 ) -> list[RuntimeValue]:
     body = runner.bodies[graph]
-    scope = {v: env[v] for v in body.context.captured if v in env}
+    scope = {v: env[v] for v in body.graph.captured if v in env}
     scope.update(zip(graph.inputs, inputs, strict=False))
     return body.run(scope, report)
 
@@ -78,13 +78,14 @@ def loop(runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], en
     return [*state, *(_stack(rows, graph.outputs[1 + len(state) + k]) for k, rows in enumerate(scans))]
 
 
-def _stack(rows: list[RuntimeValue], declared: ir.Value, axis: int = 0) -> RuntimeValue:
+def _stack(rows: list[RuntimeValue], declared: Value, axis: int = 0) -> RuntimeValue:
     """Scan outputs joined along a new axis; with no rows, an empty tensor of the declared shape."""
     if rows:
         return np.stack([to_host(r) for r in rows], axis)
-    shape = [0] + [d if isinstance(d, int) else 0 for d in (declared.shape or [])]
-    dtype = declared.dtype.numpy() if declared.dtype is not None else np.dtype(np.float32)
-    return np.empty(shape, dtype)
+    kind = declared.type
+    shape = [0] + [d if isinstance(d, int) else 0 for d in (kind.dims or () if kind is not None else ())]
+    dtype = FLOAT32 if kind is None or kind.dtype is None else kind.dtype
+    return np.empty(shape, dtype.numpy)
 
 
 @host_op("Scan")
@@ -100,7 +101,7 @@ def scan(runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], en
 def _scan_batched(
     runner: GraphRunner,
     info: NodeInfo,
-    graph: ir.Graph,
+    graph: Graph,
     count: int,
     inputs: Sequence[RuntimeValue],
     env: Env,
@@ -116,7 +117,7 @@ def _scan_batched(
 def _scan_once(
     runner: GraphRunner,
     info: NodeInfo,
-    graph: ir.Graph,
+    graph: Graph,
     count: int,
     inputs: Sequence[RuntimeValue],
     env: Env,
@@ -259,7 +260,10 @@ def by_reference(
     runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
 ) -> list[Any]:
     """Run one node by onnx.reference. Nothing here is worth a kernel, and its results are the definition."""
-    node = ir.serde.serialize_node(info.node)
+    import onnx.reference
+    import onnx_ir as ir
+
+    node = ir.serde.serialize_node(runner.model.node(info))
     feeds = {name: to_host(v) for name, v in zip(node.input, inputs, strict=False) if name}
     untyped = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(feeds)]
     graph = onnx.helper.make_graph([node], "host", untyped, [onnx.ValueInfoProto(name=n) for n in node.output if n])
@@ -276,3 +280,19 @@ for _name in ("StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch
     HOST_OPS["", _name] = by_reference
 for _name in ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"):
     HOST_OPS["", _name] = by_reference
+
+
+def training_dropout(
+    runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
+) -> list[Any]:
+    """Elements kept where numpy's draw is at least the ratio, and scaled up by as much as is lost on average."""
+    x = to_host(inputs[0])
+    given = inputs[1] if len(inputs) > 1 else None
+    ratio = 0.5 if given is None else float(_scalar(given, info))
+    if not 0 <= ratio < 1:
+        raise ExecutionError(f"{info.label}: a ratio of {ratio}; at least 0 and below 1 is needed")
+    kept = np.random.RandomState(info.attributes.get("seed")).uniform(0.0, 1.0, x.shape) >= ratio
+    return [(kept * x.astype(np.float64) / (1.0 - ratio)).astype(x.dtype), kept][: len(info.outputs)]
+
+
+HOST_FORMS["", "Dropout"] = training_dropout

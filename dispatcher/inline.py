@@ -229,6 +229,7 @@ def build_kernel(
     stores: Sequence[tuple[Tensor, tuple[Expr, ...], Expr, Expr | None, str | None, int]],
     seq: Expr | None = None,
     carries: Sequence[tuple[Expr, Expr]] = (),
+    until: Expr | None = None,
 ) -> Kernel:
     """A kernel of ``stores``: (tensor, index, value, guard, combine, fault), over loads of leaves.
 
@@ -241,6 +242,8 @@ def build_kernel(
         roots.append(expr.const(True, BOOL) if guard is None else builder.flatten(guard))
     for init, update in carries:
         roots += [builder.flatten(init), builder.flatten(update)]
+    if until is not None:
+        roots.append(builder.flatten(until))
     if seq is None:
         own, roots = collapse_axes(own, roots[: 3 * len(stores) : 3], roots)
     own, seq, roots = number_axes(own, seq, roots)
@@ -256,6 +259,9 @@ def build_kernel(
         offset, value, test = roots[3 * k : 3 * k + 3]
         built.append(Store(written[tensor], offset, value, None if guard is None else test, combine, fault))
     rest = roots[3 * len(stores) :]
+    condition = None if until is None else rest.pop()
     made = tuple(Carry(rest[k].dtype, rest[k], rest[k + 1]) for k in range(0, len(rest), 2))
     builder.add_error_word(roots, built)
-    return Kernel(tuple(builder.params), tuple(own), tuple(built), len(builder.sizes), seq, made, builder.error)
+    return Kernel(
+        tuple(builder.params), tuple(own), tuple(built), len(builder.sizes), seq, made, builder.error, condition
+    )

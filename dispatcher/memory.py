@@ -16,10 +16,11 @@ from omniop.opset.expr import Expr
 
 @dataclass
 class Slot:
-    """A buffer of a run context. ``sizes``: element counts of its members, with the bytes of one element."""
+    """A buffer of a run context. ``sizes``: element counts of its members, with the bytes of one element; the first
+    member of each."""
 
     device: Device
-    sizes: list[tuple[Expr, int]] = field(default_factory=list)
+    sizes: dict[tuple[Expr, int], Tensor] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,8 +54,7 @@ def colour(intervals: Sequence[Interval]) -> tuple[list[Slot], dict[tuple[Tensor
             chosen = len(slots) - 1
         else:
             free.remove(chosen)
-        if key not in slots[chosen].sizes:
-            slots[chosen].sizes.append(key)
+        slots[chosen].sizes.setdefault(key, interval.tensor)
         place[interval.tensor, interval.device] = chosen
         busy.append((interval.last, chosen))
     return slots, place

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
+from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import NodeInfo
-from omniop.opset import expr
 from omniop.opset.definitions import Definition, Map, Repeat, Source, Structured, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, DType
 from omniop.opset.errors import PlacementError
@@ -43,22 +43,6 @@ class Placed(NamedTuple):
 
 
 @dataclass
-class Decision:
-    """Where one node runs. ``rejected``: (candidate, reason) in the order they were asked."""
-
-    origin: int
-    label: str
-    op: str
-    device: str
-    route: str
-    rejected: list[tuple[str, No]] = field(default_factory=list)
-    fallback: bool = False
-    """It runs on another device than the session's first."""
-    placed: list[Placed] = field(default_factory=list)
-    """For the nodes of a function, which count as the calling node, those of all."""
-
-
-@dataclass
 class Placement:
     """What the placer carries through a segment."""
 
@@ -70,6 +54,7 @@ class Placement:
     layouts: dict[Tensor, Layout] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
     relayouts: set[Definition] = field(default_factory=set)
+    placed: list[Placed] = field(default_factory=list)
 
     def place(
         self, info: NodeInfo, made: Sequence[Definition], results: Sequence[Any], inputs: Sequence[Any]
@@ -78,9 +63,7 @@ class Placement:
 
         Raises PlacementError when no device takes it.
         """
-        decision = Decision(info.origin, info.label, info.node.op_type, "", "")
-        if (earlier := self.decisions.get(info.origin)) is not None:
-            decision.placed += earlier.placed
+        decision = Decision(info.origin, info.label, info.op_type, "", "")
         made = [d for d in made if not isinstance(d, Source)]
         if not made:
             decision.device, decision.route = "-", "no work: a view, a constant or shape arithmetic"
@@ -93,7 +76,7 @@ class Placement:
             if reason is not None:
                 decision.rejected.append((device.name, reason))
                 continue
-            decision.placed += self._placed(device, made)
+            self.placed += self._placed(device, made)
             tuned = self._tuned(device, info, results, inputs, made, decision)
             if tuned is not None:
                 results = tuned
@@ -110,8 +93,8 @@ class Placement:
 
     def _excluded(self, device: Device, info: NodeInfo) -> No | None:
         names = {*self.exclude.get(device.name, ()), *self.exclude.get(device.name.split(":")[0], ())}
-        if info.node.op_type in names:
-            return No("excluded", f"the session's exclude option keeps {info.node.op_type} off {device.name}")
+        if info.op_type in names:
+            return No("excluded", f"the session's exclude option keeps {info.op_type} off {device.name}")
         return None
 
     def _dtypes(self, device: Device, made: Sequence[Definition]) -> No | None:
@@ -152,7 +135,7 @@ class Placement:
         return [
             Placed(device.name, d, d.prim if isinstance(d, Structured) else "", 1 if repeat is None else repeat.count)
             for d, repeat in self._with_repeats(made, None)
-            if not isinstance(d, Repeat)
+            if not isinstance(d, Repeat | Source)
         ]
 
     # Routes -----------------------------------------------------------------------------------------------------------
@@ -198,12 +181,12 @@ class Placement:
         decision: Decision,
     ) -> list[Any] | None:
         """The op's tuned kernel that costs least, if it beats the general route; None for the general route."""
-        specs = device.kernels.of(info.node.op_type)
+        specs = device.kernels.of(info.op_type)
         if not specs or not all(isinstance(r, Tensor) for r in results):
             return None
         tensors = [t if isinstance(t, Tensor) else None for t in inputs]
         context = OpContext(
-            info.node.op_type,
+            info.op_type,
             tuple(None if t is None else tensor_type(t) for t in tensors),
             tuple(tensor_type(r) for r in results),
             info.attributes,

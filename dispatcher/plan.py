@@ -186,7 +186,8 @@ class Planner(Fusion):
             for s in definition.stores
         ]
         carries = [(write(c.init), write(c.update)) for c in definition.carries]
-        kernel = build_kernel(builder, definition.axes, stores, definition.seq, carries)
+        until = None if definition.until is None else write(definition.until)
+        kernel = build_kernel(builder, definition.axes, stores, definition.seq, carries, until)
         origins = {definition.origin}
         for t in self.inputs(definition):
             if not self.is_leaf(t):

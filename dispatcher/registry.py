@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
@@ -98,7 +99,8 @@ class Registry:
     def device(self, name: str) -> Device:
         """A device by name: "opencl:1", or "opencl" for the backend's first one.
 
-        Raises DeviceError naming the devices there are, and the reason when the backend is registered but unusable.
+        Raises DeviceError naming the devices there are and one of a close name, and the reason when the backend is
+        registered but unusable.
         """
         backend = name.split(":")[0]
         if backend in self.names():
@@ -109,7 +111,10 @@ class Registry:
             reasons = "; ".join(p.reason for p in loaded.problems)
             if reasons and (name == backend or not loaded.devices):
                 raise DeviceError(f"device {name!r} is not available: {reasons}; available: {self._known()}")
-        raise DeviceError(f"there is no device {name!r}; available: {self._known()}")
+        known = [d.name for d in self.devices()]
+        close = get_close_matches(name.lower(), [*known, *self.names()], 1, cutoff=0.7)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise DeviceError(f"there is no device {name!r}; available: {self._known()}{meant}")
 
     def _known(self) -> str:
         return ", ".join(d.name for d in self.devices()) or "none"

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.execute import GraphRunner
-from omniop.dispatcher.placement import Decision
-from omniop.dispatcher.plan import AnyStep, BaseStep, CopyStep, RepeatStep
 from omniop.dispatcher.template import Template
 
 if TYPE_CHECKING:
@@ -60,6 +59,9 @@ class Explanation:
     templates: list[TemplateReport] = field(default_factory=list)
     copied_bytes: int = 0
     """In the last run."""
+    tensor_work: dict[str, int] = field(default_factory=dict)
+    """Scalars that the last run computed, by device: see `tensor_work.tensor_work`. Under "host": the elements that
+    host steps gave."""
 
     def kernels(self) -> list[StepReport]:
         """Launches of all templates, in order."""
@@ -67,6 +69,11 @@ class Explanation:
 
     def copies(self) -> list[StepReport]:
         return [s for t in self.templates for s in t.steps if s.kind == "copy"]
+
+    def share(self, *devices: str) -> float:
+        """The part of the last run's tensor work that these devices did, 0 .. 1; the session's devices by default."""
+        total = sum(self.tensor_work.values())
+        return sum(self.tensor_work.get(name, 0) for name in devices or self.devices) / total if total else 1.0
 
     def json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -86,7 +93,8 @@ class Explanation:
             )
             lines += [f"  {s.kind:<8} {s.device:<10} {s.what[:100]}  <- {', '.join(s.nodes[:4])}" for s in t.steps]
             lines += [f"  guard: {g}" for g in t.guards]
-        lines.append(f"\ncopied between devices in the last run: {self.copied_bytes} bytes")
+        work = ", ".join(f"{name} {self.share(name):.1%}" for name in self.tensor_work)
+        lines.append(f"\nthe last run: tensor work {work or 'none'}; {self.copied_bytes} bytes copied between devices")
         return "\n".join(lines)
 
 
@@ -111,8 +119,8 @@ def decisions_of(runner: GraphRunner) -> dict[int, Decision]:
 
 def explain(session: Session) -> Explanation:
     """The session so far. Before the first run there is nothing placed yet."""
-    labels = session.model_labels
-    counted = Counter(r.rule for r in session.rewrites)
+    labels = session.model.labels
+    counted = Counter(session.model.rewrites)
     result = Explanation([d.name for d in session.devices], [f"{rule}, {n} times" for rule, n in counted.items()])
     for template in templates_of(session.runner):
         result.templates.append(_template(template, labels.names))
@@ -120,22 +128,15 @@ def explain(session: Session) -> Explanation:
         rejected = [{"candidate": who, "code": why.code, "reason": str(why)} for who, why in d.rejected]
         result.nodes.append(NodeReport(d.label, d.op, d.device, d.route, rejected))
     result.copied_bytes = session.last_report.copied_bytes
+    work = Counter({"host": session.last_report.host_elements})
+    for ran, binding in session.last_report.segments:
+        work.update(dict(zip(ran.summary.devices, ran.summary.tensor_work(binding.symbols), strict=True)))
+    result.tensor_work = {name: n for name, n in work.most_common() if n}
     return result
 
 
 def _template(template: Template, names: list[str]) -> TemplateReport:
-    steps = [_step(s, names) for s in template.steps if not any(s is f for f in template.folded)]
-    guards = [f"{g!r} is {expected}" for g, expected in template.conditions]
+    note = template.summary
+    steps = [StepReport(s.kind, s.device, s.what, [names[o] for o in s.origins]) for s in note.steps]
     ends = {"end": "the graph's outputs", "read": "a read-back", "host": "a host step"}[template.cut.kind]
-    return TemplateReport(steps, len(template.folded), len(template.slots), guards, len(template.bindings), ends)
-
-
-def _step(step: AnyStep, names: list[str]) -> StepReport:
-    nodes = [names[o] for o in sorted(step.origins) if o >= 0]
-    if isinstance(step, CopyStep):
-        return StepReport("copy", step.device.name, "from another device", nodes)
-    if isinstance(step, BaseStep):
-        return StepReport("base", step.device.name, "copy of a scatter's data", nodes)
-    if isinstance(step, RepeatStep):
-        return StepReport("repeat", step.device.name, f"{len(step.body)} steps, {step.definition.count} times", nodes)
-    return StepReport(step.kind, step.device.name, step.work.describe(), nodes)
+    return TemplateReport(steps, note.constant_steps, len(template.slots), note.guards, len(template.bindings), ends)

@@ -8,64 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 
 from omniop.backends.base import Device
-from omniop.dispatcher.graph import GraphContext, NodeInfo, describe
+from omniop.dispatcher.graph import Graph, NodeInfo, Value
 from omniop.dispatcher.host_ops import HOST_OPS
+from omniop.dispatcher.model import Model
 from omniop.dispatcher.placement import Placement
+from omniop.dispatcher.result import ReadKey
+from omniop.dispatcher.template import Cut, StaticValue, Symbol
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
+from omniop.dispatcher.watch import tell
 from omniop.opset import dtype as dtypes
 from omniop.opset import host_arithmetic, prims
 from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import DType
-from omniop.opset.errors import ModelError, UnsupportedError
+from omniop.opset.errors import MISFITS, ModelError, UnsupportedError
 from omniop.opset.expr import OperandError
-from omniop.opset.host_arithmetic import HOST_ARITHMETIC
-from omniop.opset.lowering import HostValue, NeedsHost, Node, as_tensor, host_value
-from omniop.opset.nodes import initializer_array
-from omniop.opset.schemas import function_graph
+from omniop.opset.gradient import GRADIENT, gradients, leaf
+from omniop.opset.lowering import HostValue, NeedsHost, Node, OnHost, as_tensor, host_value
 from omniop.opset.sym import Dim
 from omniop.opset.trace import Trace, tracing
 
 MAX_HOST_ELEMENTS = 1024
 """Values with more elements are not held as host values."""
 SMALL_CONSTANT = 64
-
-ReadKey = tuple[object, ...]
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """Where a size symbol's value comes from at run time: a dim or an element of a runtime value."""
-
-    name: str
-    key: object
-    """The ir.Value, or the `ReadKey` of a read-back."""
-    axis: int | None
-    element: int | None
-
-
-@dataclass(frozen=True)
-class StaticValue:
-    """Host elements that the trace took as they are (floats, bools, strings): they have to be the same again."""
-
-    key: object
-    content: bytes
-
-
-@dataclass
-class Cut:
-    """How a segment ends: ``node`` is the position of the node that goes on."""
-
-    kind: Literal["end", "read", "host"]
-    node: int
-    read: Tensor | None = None
-    key: ReadKey = ()
 
 
 @dataclass
@@ -76,20 +46,22 @@ class Traced:
     placement: Placement
     symbols: list[Symbol]
     statics: list[StaticValue]
-    sources: dict[Tensor, object]
+    sources: dict[Tensor, Value | ReadKey]
     """Runtime value (or read key) of each Source that is not a constant."""
-    results: dict[ir.Value, Any]
+    results: dict[Value, Any]
     """Tensor | HostValue | Opaque of every value that is needed after the segment."""
-    passed: list[ir.Value]
+    passed: list[Value]
     """Runtime values that go through untouched."""
     cut: Cut
+    read: Tensor | None
+    """The tensor whose elements the next segment needs."""
 
 
 @dataclass(frozen=True)
 class Opaque:
     """A runtime value that only host ops can take (a sequence, strings, None), by where it comes from."""
 
-    key: ir.Value
+    key: Value
 
 
 class _CutHere(Exception):
@@ -107,20 +79,19 @@ class _ReadHere(Exception):
 
 @dataclass
 class SegmentTracer:
-    """Traces one segment of ``context`` from node ``start`` on."""
+    """Traces one segment of ``graph`` from node ``start`` on."""
 
-    context: GraphContext
+    model: Model
+    graph: Graph
     start: int
-    env: Mapping[ir.Value, RuntimeValue]
+    env: Mapping[Value, RuntimeValue]
     reads: Mapping[ReadKey, np.ndarray]
     devices: Sequence[Device]
     exclude: Mapping[str, Collection[str]]
-    declared: Mapping[ir.Value, Sequence[object]]
-    """Dims of graph inputs as the model declares them: an int, a name, or None."""
-    values: dict[ir.Value, Any] = field(default_factory=dict)
+    values: dict[Value, Any] = field(default_factory=dict)
     symbols: list[Symbol] = field(default_factory=list)
     statics: list[StaticValue] = field(default_factory=list)
-    sources: dict[Tensor, object] = field(default_factory=dict)
+    sources: dict[Tensor, Value | ReadKey] = field(default_factory=dict)
     hosts: dict[Tensor, HostValue] = field(default_factory=dict)
 
     def run(self) -> Traced:
@@ -128,25 +99,27 @@ class SegmentTracer:
         self.trace = Trace()
         self.placement = Placement(self.trace, self.devices, self.exclude)
         self.named: dict[str, Dim] = {}
-        cut = Cut("end", len(self.context.nodes))
+        self.inputs = set(self.graph.inputs) if self.graph is self.model.graph else set()
+        cut, read = Cut("end", len(self.graph.nodes)), None
         with tracing(self.trace):
-            for position in range(self.start, len(self.context.nodes)):
-                info = self.context.nodes[position]
+            for position in range(self.start, len(self.graph.nodes)):
+                info = self.graph.nodes[position]
+                tell("placing nodes", position, len(self.graph.nodes))
                 try:
                     self._node(info, position)
                 except _ReadHere as need:
-                    cut = Cut("read", position, need.tensor, need.key)
+                    cut, read = Cut("read", position, need.key), need.tensor
                     break
                 except _CutHere:
                     cut = Cut("host", position)
                     break
             results, passed = self._results(cut)
-        return Traced(self.trace, self.placement, self.symbols, self.statics, self.sources, results, passed, cut)
+        return Traced(self.trace, self.placement, self.symbols, self.statics, self.sources, results, passed, cut, read)
 
-    def _results(self, cut: Cut) -> tuple[dict[ir.Value, Any], list[ir.Value]]:
-        results: dict[ir.Value, Any] = {}
-        passed: list[ir.Value] = []
-        for v in self.context.live[cut.node]:
+    def _results(self, cut: Cut) -> tuple[dict[Value, Any], list[Value]]:
+        results: dict[Value, Any] = {}
+        passed: list[Value] = []
+        for v in self.graph.live(cut.node):
             if v not in self.values and v in self.env:
                 passed.append(v)
                 continue
@@ -159,31 +132,31 @@ class SegmentTracer:
 
     # Values -----------------------------------------------------------------------------------------------------------
 
-    def value(self, v: ir.Value) -> Any:
+    def value(self, v: Value) -> Any:
         """Tensor, HostValue, Opaque, or an array of constant strings."""
         if v not in self.values:
             if v in self.env:
                 self.values[v] = self._from_run(v, self.env[v])
-            elif v.const_value is not None:
-                self.values[v] = constant_value(initializer_array(v))
+            elif v.constant:
+                self.values[v] = constant_value(v.array)
             else:
                 raise ModelError(f'value "{v.name}" is used before anything defines it')
         return self.values[v]
 
-    def _from_run(self, v: ir.Value, value: RuntimeValue) -> Any:
+    def _from_run(self, v: Value, value: RuntimeValue) -> Any:
         if isinstance(value, np.ndarray) and value.dtype != object:
-            shape = self._dims(v, value.shape, self.declared.get(v))
+            shape = self._dims(v, value.shape, v.type.dims if v.type is not None and v in self.inputs else None)
             return self._source(v, shape, dtypes.of_numpy(value.dtype))
         if isinstance(value, DeviceTensor):
             return self._source(v, self._dims(v, value.shape, value.dims), value.dtype)
         return Opaque(v)
 
-    def _source(self, key: ir.Value, shape: Sequence[Dim], dtype: DType) -> Tensor:
+    def _source(self, key: Value, shape: Sequence[Dim], dtype: DType) -> Tensor:
         t = prims.source(key.name or "value", shape, dtype)
         self.sources[t] = key
         return t
 
-    def _dims(self, v: ir.Value, shape: Sequence[int], fixed: Sequence[object] | None) -> list[Dim]:
+    def _dims(self, v: Value, shape: Sequence[int], fixed: Sequence[object] | None) -> list[Dim]:
         """Constant where the model says so, one symbol per name, a symbol of its own otherwise."""
         dims: list[Dim] = []
         for axis, extent in enumerate(shape):
@@ -202,7 +175,7 @@ class SegmentTracer:
             dims.append(dim)
         return dims
 
-    def host(self, key: object, array: np.ndarray, dtype: DType) -> HostValue:
+    def host(self, key: Value | ReadKey, array: np.ndarray, dtype: DType) -> HostValue:
         """Elements of a runtime array: integers become symbols, everything else has to be the same in every run."""
         result = host_value(array, dtype)
         flat = result.array.reshape(-1)
@@ -224,8 +197,8 @@ class SegmentTracer:
         if isinstance(definition, Source) and definition.array is not None:
             return host_value(definition.array, tensor.dtype)
         key = self.sources.get(tensor)
-        run = self.env.get(key) if isinstance(key, ir.Value) else None
-        if isinstance(run, np.ndarray) and run.size <= MAX_HOST_ELEMENTS:
+        run = self.env.get(key) if isinstance(key, Value) else None
+        if key is not None and isinstance(run, np.ndarray) and run.size <= MAX_HOST_ELEMENTS:
             self.hosts[tensor] = self.host(key, run, tensor.dtype)
             return self.hosts[tensor]
         return None
@@ -233,40 +206,41 @@ class SegmentTracer:
     # Nodes ------------------------------------------------------------------------------------------------------------
 
     def _node(self, info: NodeInfo, position: int) -> None:
-        node = info.node
-        inputs = [None if v is None else self.value(v) for v in node.inputs]
-        outputs = self._evaluate(info, position, inputs, self.context.host_wanted)
-        for v, value in zip(node.outputs, outputs, strict=False):
+        inputs = [None if v is None else self.value(v) for v in info.inputs]
+        outputs = self._evaluate(info, position, inputs, self.graph.host_wanted)
+        for v, value in zip(info.outputs, outputs, strict=False):
             self.values[v] = value
 
     def _evaluate(
-        self, info: NodeInfo, position: int, inputs: list[Any], wanted: set[ir.Value], path: ReadKey = ()
+        self, info: NodeInfo, position: int, inputs: list[Any], wanted: set[Value], path: ReadKey = ()
     ) -> list[Any]:
         """The outputs of a node. ``path`` tells apart the read-backs of nodes inside functions."""
-        node = info.node
-        if node.op_type == "Constant" and not node.domain:
+        if info.key == ("", "Constant"):
             return [constant_value(_constant_array(info))]
-        if node.op_type == "Identity" and not node.domain:
+        if info.key == ("", "Identity"):
             return [inputs[0]]
-        if (node.domain, node.op_type) in HOST_OPS:
+        if info.key == GRADIENT:
+            return self._gradient(info, position, inputs, path)
+        if info.key in HOST_OPS:
             raise _CutHere
         if makes_strings(info) or any(x is not None and not isinstance(x, Tensor | HostValue) for x in inputs):
             raise _CutHere
-        if any(v in wanted for v in node.outputs):
+        if any(v in wanted for v in info.outputs):
             found = self._host_arithmetic(info, inputs)
             if found is not None:
                 return found
-        key = node.op_identifier()
-        if key in self.context.model.functions:
-            return self._function(info, self.context.model.functions[key], position, inputs, path)
         if info.entry is None:
-            return self._schema_function(info, position, inputs, path)
+            types = [None if x is None else _type_proto(x) for x in inputs] if info.function is None else []
+            return self._function(info, self.model.function(info, types, inside=True), position, inputs, path)
         return self._lower(info, position, inputs, path)
 
     def _host_arithmetic(self, info: NodeInfo, inputs: list[Any]) -> list[Any] | None:
-        shape_alone = info.node.op_type in host_arithmetic.TAKES_TENSORS
+        shape_alone = info.op_type in host_arithmetic.TAKES_TENSORS
         known = inputs if shape_alone else [self._known(x) for x in inputs]
-        result = host_arithmetic.evaluate(self._lowering_node(info, known, {}), known)
+        try:
+            result = host_arithmetic.evaluate(self._lowering_node(info, known, {}), known)
+        except MISFITS as error:
+            raise _misfit(info, known, error) from error
         if result is None:
             return None
         return list(result) if isinstance(result, tuple) else [result]
@@ -277,8 +251,7 @@ class SegmentTracer:
         return value if found is None else found
 
     def _lowering_node(self, info: NodeInfo, inputs: Sequence[Any], known: Mapping[object, HostValue]) -> Node:
-        wanted = tuple(v is not None and bool(v.name) for v in info.node.outputs)
-        return Node(info.node.op_type, info.node.domain, info.since, info.label, info.attributes, inputs, wanted, known)
+        return Node(info.op_type, info.domain, info.since, info.label, info.attributes, inputs, info.wanted, known)
 
     def _lower(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
         entry = info.entry
@@ -304,9 +277,13 @@ class SegmentTracer:
                     self._place_partial(info, first)
                     raise _ReadHere(need.tensor, (position, *path, need.key)) from None
                 known = {**known, need.key: found}
+            except OnHost:
+                raise _CutHere from None
             except OperandError as error:
                 kinds = ", ".join("-" if not isinstance(x, Tensor) else x.dtype.name for x in args)
                 raise ModelError(f"{info.label}: does not take inputs of {kinds}: {error}") from error
+            except MISFITS as error:
+                raise _misfit(info, args, error) from error
         results = list(result) if isinstance(result, tuple | list) else [result]
         return self.placement.place(info, self.trace.definitions[first:], results, args)
 
@@ -316,56 +293,45 @@ class SegmentTracer:
 
     # Functions --------------------------------------------------------------------------------------------------------
 
-    def _schema_function(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
-        types = [None if x is None else _type_proto(x) for x in inputs]
-        function = function_graph(info.node, info.imports, types)
-        if function is None:
-            raise UnsupportedError(f"{info.label}: no lowering for {info.node.op_type} since version {info.since}")
-        return self._function(info, function, position, inputs, path)
-
-    def _function(
-        self, info: NodeInfo, function: ir.Function, position: int, inputs: list[Any], path: ReadKey
-    ) -> list[Any]:
+    def _function(self, info: NodeInfo, function: Graph, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
         """Trace a function's body in place of its call. Its nodes count as the calling node."""
-        scope: dict[ir.Value, Any] = {}
+        scope: dict[Value, Any] = {}
         for k, v in enumerate(function.inputs):
             scope[v] = inputs[k] if k < len(inputs) else None
-        imports = {**self.context.model.opset_imports, **function.opset_imports}
-        wanted = _function_host_wanted(self, function, imports, info)
-        for k, node in enumerate(function):
-            inner = describe(self.context.model, node, info.origin, imports)
-            inner.label = f"{info.label} / {inner.label}"
+        for k, inner in enumerate(function.nodes):
             args: list[Any] = []
-            for used in node.inputs:
+            for used in inner.inputs:
                 if used is None:
                     args.append(None)
                 elif used in scope:
                     args.append(scope[used])
-                elif used.const_value is not None:
-                    args.append(constant_value(initializer_array(used)))
+                elif used.constant:
+                    args.append(constant_value(used.array))
                 else:
                     raise ModelError(f'{inner.label}: value "{used.name}" is used before anything defines it')
-            outputs = self._evaluate(inner, position, args, wanted, (*path, k))
-            scope.update(zip(node.outputs, outputs, strict=False))
+            outputs = self._evaluate(inner, position, args, function.host_wanted, (*path, k))
+            scope.update(zip(inner.outputs, outputs, strict=False))
         return [scope.get(v) for v in function.outputs]
 
-
-def _function_host_wanted(
-    tracer: SegmentTracer, function: ir.Function, imports: Mapping[str, int], info: NodeInfo
-) -> set[ir.Value]:
-    wanted: set[ir.Value] = set()
-    for node in reversed(list(function)):
-        inner = describe(tracer.context.model, node, info.origin, imports)
-        positions = inner.entry.host if inner.entry is not None else ()
-        wanted.update(v for k in positions if k < len(node.inputs) and (v := node.inputs[k]) is not None)
-        if node.op_type in HOST_ARITHMETIC and any(v in wanted for v in node.outputs):
-            wanted.update(v for v in node.inputs if v is not None)
-    return wanted
+    def _gradient(self, info: NodeInfo, position: int, inputs: list[Any], path: ReadKey) -> list[Any]:
+        """Trace the body on the inputs, and then backwards what it recorded."""
+        leaves = [leaf(as_tensor(x)) for x in inputs]
+        try:
+            (y,) = self._function(info, info.attributes["body"], position, leaves, path)
+        except _CutHere:
+            raise UnsupportedError(f"{info.label}: what its graph does on the host has no derivative") from None
+        self.trace.origin = info.origin
+        first = len(self.trace.definitions)
+        try:
+            found = gradients(as_tensor(y), leaves[: len(info.outputs)])
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{info.label}: {error}") from error
+        return self.placement.place(info, self.trace.definitions[first:], found, leaves)
 
 
 def makes_strings(info: NodeInfo) -> bool:
     """A cast to strings."""
-    return info.node.op_type == "Cast" and info.attributes.get("to") == dtypes.STRING.onnx
+    return info.op_type == "Cast" and info.attributes.get("to") == dtypes.STRING.onnx
 
 
 def _constant_array(info: NodeInfo) -> np.ndarray:
@@ -384,6 +350,18 @@ def _constant_array(info: NodeInfo) -> np.ndarray:
         if name in values:
             return np.asarray(values[name], object)
     raise UnsupportedError(f"{info.label}: sparse constants are not supported")
+
+
+def _misfit(info: NodeInfo, inputs: Sequence[Any], error: Exception) -> ModelError:
+    kinds = ", ".join(_kind(x) for x in inputs) or "none"
+    why = f"{type(error).__name__}: {error}"
+    return ModelError(f"{info.label}: its inputs ({kinds}) and attributes do not go together ({why})")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of rank {value.rank}"
+    return f"{value.dtype} {list(value.array.shape)}" if isinstance(value, HostValue) else "-"
 
 
 def constant_value(array: np.ndarray) -> Any:

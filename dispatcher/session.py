@@ -7,25 +7,31 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from omniop.backends.base import Device
+from omniop.backends.compile_cache import cache_root
+from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.execute import Env, GraphRunner, Options, RunReport
-from omniop.dispatcher.graph import GraphContext, Labels
-from omniop.dispatcher.placement import Decision
+from omniop.dispatcher.feeds import Sizes, feed
+from omniop.dispatcher.graph import Value
+from omniop.dispatcher.model import Model
+from omniop.dispatcher.plan_store import PlanStore
 from omniop.dispatcher.registry import Registry, registry
 from omniop.dispatcher.report import Explanation, decisions_of, explain
-from omniop.dispatcher.values import to_host
+from omniop.dispatcher.values import DeviceTensor, RuntimeValue
 from omniop.dispatcher.weights import Weights
-from omniop.opset import dtype as dtypes
 from omniop.opset.errors import DeviceError, FeedError
-from omniop.opset.importer import import_model
-from omniop.opset.rewrite import rewrite
+
+if TYPE_CHECKING:
+    import onnx
+
+    from omniop.opset.importer import ImportedModel
+    from omniop.opset.rewrite import Applied
 
 Fallback = Literal["warn", "error", "silent"]
 
@@ -71,25 +77,27 @@ class Session:
         self.devices: list[Device] = list(dict.fromkeys(found.device(n) for n in names))
         self.fallback = fallback
         self.threads = threads
-        self.model = import_model(source)
-        self.rewrites = rewrite(self.model)
         self._allowed = list(self.devices)
         if fallback != "error":
             self._allowed += [d for d in _spare(found) if d not in self.devices]
-        self.model_labels = Labels()
-        self._options = Options(self._allowed, exclude or {}, Weights(), self.model_labels)
-        context = GraphContext(self.model, self.model.graph, self.model_labels)
-        self.runner = GraphRunner(self.model, self.model.graph, self._options, context)
-        self._inputs = {v.name or "": v for v in self.model.graph.inputs}
-        self.runner.declared = {v: _dims(v) for v in self._inputs.values()}
+        self._options = Options(self._allowed, exclude or {}, Weights())
+        self._plans = _store(source, self._options)
+        self.runner = (self._plans and self._plans.load()) or self._fresh(source)
+        self.model = self.runner.model
+        self.model.load = partial(_imported, source)
+        self._inputs = {v.name: v for v in self.model.graph.inputs}
         self._warned: set[int] = set()
         self._told = 0
         self.last_report = RunReport()
 
+    def _fresh(self, source: Any) -> GraphRunner:
+        model = Model(partial(_imported, source))
+        return GraphRunner(model, model.graph, self._options)
+
     @property
     def inputs(self) -> list[ValueInfo]:
         """Inputs that a run has to feed."""
-        return [_info(v) for v in self.model.required_inputs]
+        return [_info(v) for v in self._inputs.values() if not v.constant]
 
     @property
     def outputs(self) -> list[ValueInfo]:
@@ -98,26 +106,30 @@ class Session:
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run the model.
 
-        ``feeds``: an array per required input (anything numpy can take; a list of arrays for a sequence, None for an
-        empty optional). ``outputs``: names of the outputs wanted; all by default. Gives arrays that are the caller's
-        own.
+        ``feeds``: an array per required input, or what holds one (`omniop.dispatcher.feeds`: numpy, DLPack, buffers,
+        lists of numbers); a list of arrays for a sequence, None for an empty optional. They are borrowed until the run
+        ends. ``outputs``: names of the outputs wanted; all by default. Gives arrays that are the caller's own.
 
         Raises FeedError for feeds that do not fit, ExecutionError for bad data met on the way, PlacementError when no
-        allowed device can run a node.
+        allowed device can run a node, DeviceError when there is not enough memory. The session can be used again after
+        any of them.
         """
         env = self._env(feeds)
+        names = [v.name for v in self.model.graph.outputs]
+        wanted = names if outputs is None else list(outputs)
+        for name in wanted:
+            if name not in names:
+                raise FeedError(f"the model has no output {name!r}; it has: {', '.join(names)}")
         report = RunReport()
         with _limited(self.threads):
             values = self.runner.run(env, report)
         self.last_report = report
         self._tell()
-        names = [v.name or "" for v in self.model.graph.outputs]
-        wanted = names if outputs is None else list(outputs)
-        for name in wanted:
-            if name not in names:
-                raise FeedError(f"the model has no output {name!r}; it has: {', '.join(names)}")
+        if self._plans is not None and self._plans.kept != self._options.templates_made:
+            self._plans.save(self.runner)
         found = dict(zip(names, values, strict=True))
-        return {name: _own(to_host(found[name])) for name in wanted}
+        lent: set[int] = set()
+        return {name: _own(found[name], lent) for name in wanted}
 
     def explain(self) -> Explanation:
         """Where each node runs and why, kernels, copies and memory, of every template made so far."""
@@ -129,11 +141,11 @@ class Session:
                 known = ", ".join(self._inputs) or "none"
                 raise FeedError(f"the model has no input {name!r}; it has: {known}")
         env: Env = {}
-        sizes: dict[str, tuple[int, str]] = {}
+        sizes: Sizes = {}
         for name, v in self._inputs.items():
             if name in feeds:
-                env[v] = _feed(v, feeds[name], sizes)
-            elif v.const_value is None:
+                env[v] = feed(v, feeds[name], sizes)
+            elif not v.constant:
                 missing = [i.name for i in self.inputs if i.name not in feeds]
                 raise FeedError(f"missing feed{'s' if len(missing) > 1 else ''}: {', '.join(map(repr, missing))}")
         return env
@@ -162,9 +174,33 @@ class Session:
         return decision.device not in ("-", "host") and all(decision.device != d.name for d in self.devices)
 
 
+def _imported(source: Any) -> tuple[ImportedModel, list[Applied]]:
+    from omniop.opset.importer import import_model
+    from omniop.opset.rewrite import rewrite
+
+    imported = import_model(source)
+    return imported, rewrite(imported)
+
+
+def _store(source: Any, options: Options) -> PlanStore | None:
+    """Where the plans of a model in a file or in bytes are kept."""
+    if not isinstance(source, str | os.PathLike | bytes) or cache_root() is None:
+        return None
+    try:
+        return PlanStore(source, options)
+    except (OSError, ValueError):  # ValueError: an empty file
+        return None  # the import says what is wrong with the file
+
+
 def _limited(threads: int | None) -> AbstractContextManager[object]:
     """BLAS held to ``threads`` threads; kernels of our own run on the calling thread."""
-    return nullcontext() if threads is None else threadpool_limits(threads)
+    return nullcontext() if threads is None else _blas().limit(limits=threads)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Looking for the libraries that are loaded takes longer than a small model."""
+    return ThreadpoolController()
 
 
 def _spare(found: Registry) -> list[Device]:
@@ -172,65 +208,23 @@ def _spare(found: Registry) -> list[Device]:
     return found.devices("cpu") if "cpu" in found.names() else found.devices("reference")
 
 
-def _dims(v: ir.Value) -> list[object]:
-    if v.shape is None:
-        return []
-    return [
-        d if isinstance(d, int) and d >= 0 else (_dim_name(d.value) if isinstance(d, ir.SymbolicDim) else None)
-        for d in v.shape
-    ]
+def _info(v: Value) -> ValueInfo:
+    dtype = v.type.dtype if v.type is not None else None
+    return ValueInfo(v.name, "unknown" if dtype is None else dtype.name, None if v.type is None else v.type.dims)
 
 
-def _dim_name(name: str | None) -> str | None:
-    """A dim's name; exporters write "?" for a dim that has none."""
-    return None if name is None or not name.strip("?") else name
+def _own(value: RuntimeValue, lent: set[int]) -> Any:
+    """The value on the host, in arrays that nobody else holds: a feed or a constant may be an output as it is.
 
-
-def _info(v: ir.Value) -> ValueInfo:
-    dtype = dtypes.of_onnx(int(v.dtype)).name if v.dtype is not None and int(v.dtype) else "unknown"
-    shape = None if v.shape is None else tuple(_dims(v))
-    return ValueInfo(v.name or "", dtype, shape)  # type: ignore[arg-type]
-
-
-def _feed(v: ir.Value, value: Any, sizes: dict[str, tuple[int, str]]) -> Any:
-    """A feed checked against the declared type: dtype, rank, fixed dims, dims that share a name."""
-    if value is None or (isinstance(value, list) and isinstance(v.type, ir.SequenceType | ir.OptionalType)):
-        return value
-    array = np.asarray(value)
-    if array.dtype.kind in "UST":
-        array = array.astype(object)
-    try:
-        dtype = dtypes.of_numpy(array.dtype)
-    except KeyError:
-        raise FeedError(f"input {v.name!r}: numpy dtype {array.dtype} has no counterpart in ONNX") from None
-    wanted = dtypes.of_onnx(int(v.dtype)) if v.dtype is not None and int(v.dtype) else None
-    if wanted is not None and dtype is not wanted:
-        raise FeedError(f"input {v.name!r}: {wanted} is needed, the feed is {dtype}; convert it with astype")
-    if v.shape is None:
-        return array
-    dims = _dims(v)
-    if len(dims) != array.ndim:
-        raise FeedError(
-            f"input {v.name!r}: rank {len(dims)} is needed ({_shape(dims)}), the feed has {list(array.shape)}"
-        )
-    for axis, (declared, extent) in enumerate(zip(dims, array.shape, strict=True)):
-        if isinstance(declared, int) and declared != extent:
-            raise FeedError(
-                f"input {v.name!r}: shape {_shape(dims)} is needed, the feed has {list(array.shape)} (axis {axis})"
-            )
-        if isinstance(declared, str):
-            known, who = sizes.setdefault(declared, (extent, v.name or ""))
-            if known != extent:
-                raise FeedError(f"input {v.name!r}: dim {declared!r} is {extent}, but {who!r} makes it {known}")
-    return array
-
-
-def _shape(dims: Sequence[object]) -> str:
-    return "[" + ", ".join("?" if d is None else str(d) for d in dims) + "]"
-
-
-def _own(value: Any) -> Any:
-    """An array nobody else holds."""
+    ``lent``: buffers that an output has for itself.
+    """
+    if isinstance(value, DeviceTensor):
+        if value.fresh and id(value.buffer) not in lent:
+            array = value.device.lend(value.buffer, value.shape, value.dtype)
+            if array is not None:
+                lent.add(id(value.buffer))
+                return array
+        return value.numpy()
     if isinstance(value, list):
-        return [_own(v) for v in value]
-    return value.copy() if isinstance(value, np.ndarray) and not value.flags.owndata else value
+        return [_own(v, lent) for v in value]
+    return value.copy() if isinstance(value, np.ndarray) else value

@@ -8,25 +8,51 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 
 from omniop.backends.base import Buffer, Device, Runnable
-from omniop.dispatcher.build import check_memory
-from omniop.dispatcher.memory import Slot
-from omniop.dispatcher.placement import Decision
-from omniop.dispatcher.plan import AnyStep
-from omniop.dispatcher.segment import Cut, StaticValue, Symbol
-from omniop.opset.definitions import Tensor
+from omniop.dispatcher.binding import SizeFunction
+from omniop.dispatcher.build import allocate
+from omniop.dispatcher.decision import Decision
+from omniop.dispatcher.graph import Labels, Value
+from omniop.dispatcher.result import Binding, ReadKey, Result
+from omniop.dispatcher.weights import Constant
 from omniop.opset.dtype import DType
-from omniop.opset.expr import Expr
-from omniop.opset.lowering import HostValue
+from omniop.opset.kernel import Work
 
-Place = tuple[Tensor, Device]
 MAX_CONTEXTS = 8
 MAX_BINDINGS = 256
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """Where a size symbol's value comes from at run time: a dim or an element of a runtime value."""
+
+    name: str
+    key: Value | ReadKey
+    axis: int | None
+    element: int | None
+
+
+@dataclass(frozen=True)
+class StaticValue:
+    """Host elements that the trace took as they are (floats, bools, strings): they have to be the same again."""
+
+    key: Value | ReadKey
+    content: bytes
+
+
+@dataclass
+class Cut:
+    """How a segment ends: ``node`` is the position of the node that goes on."""
+
+    kind: Literal["end", "read", "host"]
+    node: int
+    key: ReadKey = ()
+    """Of a read-back."""
 
 
 @dataclass
@@ -34,9 +60,15 @@ class Launch:
     """A step made ready. ``buffers`` index the run's buffer table, ``sizes`` is a range of the binding's numbers."""
 
     device: Device
-    run: Runnable
+    work: Work
     buffers: tuple[int, ...]
     sizes: slice
+    origin: int
+    """The number of a node that it computes."""
+    run: Runnable
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "run": None}  # built again from the work
 
 
 @dataclass
@@ -59,21 +91,11 @@ class Loop:
     reverse: bool
     before: list[Op]
     body: list[Op]
-    numbers: Any
+    numbers: SizeFunction
     """The body's numbers as a function of (symbols..., step)."""
 
 
 Op = Launch | Transfer | Loop
-
-
-@dataclass
-class Binding:
-    """A template's numbers for one set of shapes."""
-
-    symbols: tuple[int, ...]
-    numbers: tuple[int, ...]
-    slot_bytes: list[int]
-    shapes: list[tuple[int, ...]]
 
 
 @dataclass
@@ -86,22 +108,26 @@ class RunContext:
 
 
 @dataclass
-class Result:
-    """How one value leaves the segment."""
+class StepNote:
+    """One step of a program, for people: a kernel, call, relayout, copy or repeat, and the nodes that it computes."""
 
-    value: ir.Value | None
-    """None: the read-back that ends the segment."""
-    tensor: Tensor | None = None
-    host: HostValue | None = None
-    runtime: object = None
-    """Key of the runtime value it is, or a constant array."""
-    device: Device | None = None
-    empty: Tensor | None = None
-    """A tensor without elements, which no device ever saw."""
-    shape: int = -1
-    """Number of its shape among the binding's."""
-    entry: int = -1
-    """Its place in the buffer table."""
+    kind: str
+    device: str
+    what: str
+    origins: list[int]
+
+
+@dataclass
+class Summary:
+    """What ``explain`` tells of a template."""
+
+    steps: list[StepNote]
+    constant_steps: int
+    """Steps that depended on constants alone, and ran when the template was made."""
+    guards: list[str]
+    devices: tuple[str, ...]
+    tensor_work: SizeFunction
+    """Scalars that each of ``devices`` computes: see `omniop.dispatcher.tensor_work`."""
 
 
 @dataclass
@@ -113,32 +139,34 @@ class Template:
     guards: list[tuple[int, bool]]
     """(index among the numbers, expected)."""
     ops: list[Op]
-    steps: list[AnyStep]
     results: list[Result]
-    passed: list[ir.Value]
+    passed: list[Value]
     cut: Cut
     decisions: dict[int, Decision]
-    slots: list[Slot]
+    slots: list[Device]
+    """Per slot, where it is."""
     table: int
     """Entries of the buffer table: slots, then the rest."""
-    constants: list[tuple[int, Buffer]]
-    feeds: list[tuple[int, object, Device, DType]]
-    outputs: list[tuple[int, int, Device, DType]]
-    """(table entry, shape number, device, dtype) of tensors that outlive the segment."""
+    constants: list[tuple[int, Constant]]
+    feeds: list[tuple[int, Value | ReadKey, Device]]
+    outputs: list[tuple[int, int, Device, DType, int]]
+    """(table entry, shape number, device, dtype, the node's number) of tensors that outlive the segment."""
     error_devices: list[tuple[int, Device]]
     faults: list[tuple[int, str]]
-    folded: list[AnyStep]
-    """Steps that depended on constants alone, and ran when the template was made."""
-    conditions: list[tuple[Expr, bool]]
-    compute: Any
-    slot_parts: list[list[tuple[int, int]]]
-    """Per slot: (number of elements, bytes of one) of its members."""
+    summary: Summary
+    compute: SizeFunction
+    slot_parts: list[list[tuple[int, int, int]]]
+    """Per slot: (number of elements, bytes of one, the node's number) of its members."""
     shape_parts: list[list[int]]
-    host_numbers: dict[tuple[int, int], int]
-    """(result, element) -> number, for host values that hold symbols."""
     bindings: dict[tuple[int, ...], Binding | None] = field(default_factory=dict)
     contexts: list[RunContext] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "bindings": {}, "contexts": [], "lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.Lock())
 
     def bind(self, values: tuple[int, ...]) -> Binding | None:
         """The numbers for these symbol values; None when a guard does not hold."""
@@ -155,12 +183,12 @@ class Template:
         numbers = self.compute(values)
         if any(bool(numbers[k]) != expected for k, expected in self.guards):
             return None
-        slot_bytes = [max(numbers[k] * size for k, size in parts) for parts in self.slot_parts]
+        slot_bytes = [max(numbers[k] * size for k, size, _ in parts) for parts in self.slot_parts]
         shapes = [tuple(numbers[k] for k in part) for part in self.shape_parts]
         return Binding(values, numbers, slot_bytes, shapes)
 
-    def lease(self, binding: Binding) -> RunContext:
-        """A context of the free list, or a new one, with slots large enough."""
+    def lease(self, binding: Binding, labels: Labels) -> RunContext:
+        """A context of the free list, or a new one, with slots large enough. Raises DeviceError naming the node."""
         with self.lock:
             context = self.contexts.pop() if self.contexts else None
         if context is None:
@@ -171,9 +199,14 @@ class Template:
         for k, (slot, nbytes) in enumerate(zip(self.slots, binding.slot_bytes, strict=True)):
             if context.capacity[k] < nbytes:
                 context.slots[k] = None
-                context.slots[k] = slot.device.alloc(check_memory(slot.device, nbytes))
+                context.slots[k] = allocate(slot, nbytes, partial(self._owner, k, binding, labels))
                 context.capacity[k] = nbytes
         return context
+
+    def _owner(self, slot: int, binding: Binding, labels: Labels) -> str:
+        """The node that needs a slot to be as large as it is."""
+        *_, origin = max(self.slot_parts[slot], key=lambda part: binding.numbers[part[0]] * part[1])
+        return labels.name(origin)
 
     def release(self, context: RunContext) -> None:
         with self.lock:

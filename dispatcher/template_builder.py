@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import onnx_ir as ir
-
 from omniop.backends.base import Buffer, Device
-from omniop.dispatcher.binding import compile_sizes
+from omniop.dispatcher.binding import SizeFunction
 from omniop.dispatcher.build import builds_of
+from omniop.dispatcher.graph import Value
 from omniop.dispatcher.memory import Interval, colour
 from omniop.dispatcher.plan import AnyStep, BaseStep, CopyStep, Planner, RepeatStep, Step
+from omniop.dispatcher.result import (
+    ConstantResult,
+    DeviceResult,
+    EmptyResult,
+    HostResult,
+    Number,
+    PassedResult,
+    Result,
+)
 from omniop.dispatcher.segment import Opaque, Traced
-from omniop.dispatcher.template import Launch, Loop, Op, Place, Result, Template, Transfer
-from omniop.dispatcher.weights import Weights
+from omniop.dispatcher.template import Launch, Loop, Op, StepNote, Summary, Template, Transfer
+from omniop.dispatcher.tensor_work import tensor_work
+from omniop.dispatcher.weights import Constant, Weights
 from omniop.opset import expr
-from omniop.opset.definitions import Definition, Source, Tensor
+from omniop.opset.definitions import Definition, Map, Source, Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
 from omniop.opset.layout import ROW_MAJOR
 from omniop.opset.lowering import HostValue
 from omniop.opset.sym import SymInt, as_expr, product
 from omniop.opset.trace import tracing
+
+Place = tuple[Tensor, Device]
 
 
 class TemplateBuilder:
@@ -36,7 +47,8 @@ class TemplateBuilder:
         self.entries: dict[Place, int] = {}
         self.roots: list[Expr] = []
         self.root_of: dict[Expr, int] = {}
-        self.constants: dict[Place, Buffer] = {}
+        self.constants: dict[Place, Constant] = {}
+        self.shapes: list[list[int]] = []
         self.error_entries: dict[Device, int] = {}
 
     def number(self, node: Expr) -> int:
@@ -47,24 +59,20 @@ class TemplateBuilder:
 
     def build(self) -> Template:
         traced, placement = self.traced, self.placement
-        results = self._results()
+        items: list[tuple[Value | None, Any]] = list(traced.results.items())
+        if traced.read is not None:
+            items.append((None, traced.read))
         with tracing(traced.trace):
-            for r in results:
-                if r.tensor is not None and placement.layouts.get(self._resolve(r.tensor), ROW_MAJOR) is not ROW_MAJOR:
-                    device = self._device(self._resolve(r.tensor))
-                    r.tensor = placement.in_layout(r.tensor, ROW_MAJOR, device)
+            kept = {k: self._row_major(value) for k, (_, value) in enumerate(items) if _is_made(value)}
         planner = Planner(
             self.env,
             traced.trace.definitions,
-            [r.tensor for r in results if r.tensor is not None],
+            list(kept.values()),
             self._device_of,
             placement.replaced,
             placement.layouts,
         )
-        for r in results:
-            if r.tensor is not None:
-                r.tensor = planner.resolve(r.tensor)
-                r.device = self._device(r.tensor)
+        kept = {k: planner.resolve(t) for k, t in kept.items()}
         steps = self._with_copies(planner.steps())
         for step in kernels_of(steps):
             if any(t.definition in placement.relayouts for t in step.writes):
@@ -72,47 +80,25 @@ class TemplateBuilder:
         run_steps = self._fold(steps)
         guards = [(self.number(c), expected) for c, expected in self.env.guards.items()]
         guards += [(self.number(expr.binary("le", s, 0)), False) for s in self.env.positive]
-        intervals, outputs = self._intervals(run_steps, results)
-        slots, places = colour(intervals)
+        outputs = list(dict.fromkeys((t, self._device(t)) for t in kept.values()))
+        slots, places = colour(self._intervals(run_steps, outputs))
         self.entries.update(places)
-        table = len(slots)
-        constants: list[tuple[int, Buffer]] = []
-        for place, buffer in self.constants.items():
-            self.entries[place] = table
-            constants.append((table, buffer))
-            table += 1
-        feeds: list[tuple[int, object, Device, DType]] = []
-        for place in self._feeds(run_steps):
-            self.entries[place] = table
-            feeds.append((table, traced.sources[place[0]], place[1], place[0].dtype))
-            table += 1
-        shape_parts: list[list[int]] = []
-        out_entries: list[tuple[int, int, Device, DType]] = []
+        self.table = len(slots)
+        constants = [(self._entry(place), constant) for place, constant in self.constants.items()]
+        feeds = [(self._entry((t, device)), traced.sources[t], device) for t, device in self._feeds(run_steps)]
+        made: list[tuple[int, int, Device, DType, int]] = []
         for t, device in outputs:
-            shape_parts.append([self.number(e) for e in t.extents])
+            shape = self._shape(t)
             if (t, device) not in self.constants:
-                self.entries[t, device] = table
-                out_entries.append((table, len(shape_parts) - 1, device, t.dtype))
-                table += 1
-            for r in results:
-                if r.tensor is t:
-                    r.shape, r.entry = len(shape_parts) - 1, self.entries[t, device]
-        for r in results:
-            if r.empty is not None:
-                r.shape = len(shape_parts)
-                shape_parts.append([self.number(e) for e in r.empty.extents])
+                made.append((self._entry((t, device)), shape, device, t.dtype, t.definition.origin))
+        results = [self._result(v, kept.get(k, value)) for k, (v, value) in enumerate(items)]
         self._alias_carries(run_steps)
         for device in {s.device for s in _flatten(run_steps) if isinstance(s, Step) and None in s.buffers}:
-            self.error_entries[device] = table
-            table += 1
-        host_numbers = {
-            (k, n): self.number(as_expr(v))
-            for k, r in enumerate(results)
-            if r.host is not None
-            for n, v in enumerate(r.host.array.reshape(-1))
-            if isinstance(v, SymInt)
-        }
-        slot_parts = [[(self.number(e), size) for e, size in slot.sizes] for slot in slots]
+            self.error_entries[device] = self.table
+            self.table += 1
+        slot_parts = [
+            [(self.number(e), size, t.definition.origin) for (e, size), t in slot.sizes.items()] for slot in slots
+        ]
         names = [s.name for s in traced.symbols]
         ops = self._ops(run_steps, names)
         return Template(
@@ -120,25 +106,66 @@ class TemplateBuilder:
             traced.statics,
             guards,
             ops,
-            steps,
             results,
             traced.passed,
             traced.cut,
             placement.decisions,
-            slots,
-            table,
+            [slot.device for slot in slots],
+            self.table,
             constants,
             feeds,
-            out_entries,
+            made,
             [(entry, device) for device, entry in self.error_entries.items()],
             traced.trace.faults,
-            [s for s in steps if not any(s is r for r in run_steps)],
-            list(self.env.guards.items()),
-            compile_sizes(self.roots, names),
+            self._summary(steps, run_steps, names),
+            SizeFunction(self.roots, names),
             slot_parts,
-            shape_parts,
-            host_numbers,
+            self.shapes,
         )
+
+    def _entry(self, place: Place) -> int:
+        """A new entry of the buffer table."""
+        self.entries[place] = self.table
+        self.table += 1
+        return self.entries[place]
+
+    def _shape(self, t: Tensor) -> int:
+        """The number of a tensor's shape among the binding's."""
+        part = [self.number(e) for e in t.extents]
+        if part not in self.shapes:
+            self.shapes.append(part)
+        return self.shapes.index(part)
+
+    def _row_major(self, t: Tensor) -> Tensor:
+        if self.placement.layouts.get(self._resolve(t), ROW_MAJOR) is ROW_MAJOR:
+            return t
+        return self.placement.in_layout(t, ROW_MAJOR, self._device(self._resolve(t)))
+
+    def _result(self, v: Value | None, value: Any) -> Result:
+        """How a traced value leaves the segment."""
+        if isinstance(value, HostValue):
+            flat = value.array.reshape(-1)
+            elements = [Number(self.number(as_expr(e))) if isinstance(e, SymInt) else e for e in flat]
+            return HostResult(v, value.dtype, value.shape, elements)
+        if isinstance(value, Opaque):
+            return PassedResult(v, value.key)
+        if not isinstance(value, Tensor):
+            return ConstantResult(v, value)
+        if value.empty:
+            return EmptyResult(v, value.dtype, self._shape(value))
+        if isinstance(value.definition, Source) and not _is_made(value):
+            array = value.definition.array
+            return PassedResult(v, self.traced.sources[value]) if array is None else ConstantResult(v, array)
+        device = self._device(value)
+        dims = tuple(d if isinstance(d, int) else None for d in value.shape)
+        fresh = (value, device) not in self.constants
+        return DeviceResult(v, device, value.dtype, dims, self._shape(value), self.entries[value, device], fresh)
+
+    def _summary(self, steps: Sequence[AnyStep], run_steps: Sequence[AnyStep], names: Sequence[str]) -> Summary:
+        notes = [_note(s) for s in run_steps]
+        guards = [f"{g!r} is {expected}" for g, expected in self.env.guards.items()]
+        work = tensor_work(self.placement.placed)
+        return Summary(notes, len(steps) - len(run_steps), guards, tuple(work), SizeFunction([*work.values()], names))
 
     def _resolve(self, t: Tensor) -> Tensor:
         while t in self.placement.replaced:
@@ -150,27 +177,6 @@ class TemplateBuilder:
 
     def _device(self, t: Tensor) -> Device:
         return self._device_of(t.definition)
-
-    def _results(self) -> list[Result]:
-        results = []
-        items: list[tuple[ir.Value | None, Any]] = list(self.traced.results.items())
-        if self.traced.cut.read is not None:
-            items.append((None, self.traced.cut.read))
-        for v, value in items:
-            if isinstance(value, HostValue):
-                results.append(Result(v, host=value))
-            elif isinstance(value, Opaque):
-                results.append(Result(v, runtime=value.key))
-            elif not isinstance(value, Tensor):
-                results.append(Result(v, runtime=value))
-            elif value.empty:
-                results.append(Result(v, empty=value))
-            elif isinstance(value.definition, Source):
-                array = value.definition.array
-                results.append(Result(v, runtime=self.traced.sources[value] if array is None else array))
-            else:
-                results.append(Result(v, tensor=value))
-        return results
 
     # Devices ----------------------------------------------------------------------------------------------------------
 
@@ -200,7 +206,7 @@ class TemplateBuilder:
         known: dict[Place, object] = {}
         rest: list[AnyStep] = []
         for step in steps:
-            fixed = isinstance(step, Step) and all(self._layout_size(t).op == "const" for t in step.writes)
+            fixed = isinstance(step, Step) and all(map(self._foldable, step.writes))
             if isinstance(step, Step) and fixed and not step.sizes and None not in step.buffers:
                 keys = [self._constant_key(t, step.device, known) for t in step.reads]
                 if all(k is not None for k in keys):
@@ -215,6 +221,10 @@ class TemplateBuilder:
                 if isinstance(t.definition, Source) and t.definition.array is not None:
                     self.constants[t, device] = self.weights.constant(device, t.definition.array, t.dtype)
         return rest
+
+    def _foldable(self, t: Tensor) -> bool:
+        folds = not isinstance(t.definition, Map) or t.definition.folds
+        return folds and self._layout_size(t).op == "const"
 
     def _constant_key(self, t: Tensor, device: Device, known: Mapping[Place, object]) -> object:
         if (t, device) in known:
@@ -243,11 +253,11 @@ class TemplateBuilder:
             if p.written:
                 buffers.append(next(written))
             elif (t, step.device) in self.constants:
-                buffers.append(self.constants[t, step.device])
+                buffers.append(self.constants[t, step.device].buffer)
             else:
                 assert isinstance(t.definition, Source)
                 assert t.definition.array is not None
-                buffers.append(self.weights.constant(step.device, t.definition.array, t.dtype))
+                buffers.append(self.weights.constant(step.device, t.definition.array, t.dtype).buffer)
         run(buffers, ())
 
     def _layout_size(self, t: Tensor) -> Expr:
@@ -255,10 +265,7 @@ class TemplateBuilder:
 
     # Memory -----------------------------------------------------------------------------------------------------------
 
-    def _intervals(self, steps: Sequence[AnyStep], results: Sequence[Result]) -> tuple[list[Interval], list[Place]]:
-        kept = {r.tensor for r in results if r.tensor is not None}
-        outputs = [(r.tensor, r.device) for r in results if r.tensor is not None and r.device is not None]
-        outputs = list(dict.fromkeys(outputs))
+    def _intervals(self, steps: Sequence[AnyStep], outputs: Sequence[Place]) -> list[Interval]:
         spans: dict[Place, list[int]] = {}
         for position, end, step in _positions(steps):
             for t in step.writes:
@@ -268,12 +275,11 @@ class TemplateBuilder:
                 device = step.device if not isinstance(step, CopyStep) else self.home.get(step.source, step.device)
                 if (t, device) in spans:
                     spans[t, device][1] = max(spans[t, device][1], end)
-        intervals = [
+        return [
             Interval(t, device, self._layout_size(t), first, last)
             for (t, device), (first, last) in spans.items()
-            if not (t in kept and (t, device) in outputs) and (t, device) not in self.constants
+            if (t, device) not in outputs and (t, device) not in self.constants
         ]
-        return intervals, outputs
 
     def _feeds(self, steps: Sequence[AnyStep]) -> list[Place]:
         found: dict[Place, None] = {}
@@ -310,7 +316,8 @@ class TemplateBuilder:
             buffers = tuple(
                 self.error_entries[step.device] if t is None else self.entries[t, step.device] for t in step.buffers
             )
-            return Launch(step.device, run, buffers, numbers.block(step.sizes))
+            origin = max(step.origins, default=-1)
+            return Launch(step.device, step.work, buffers, numbers.block(step.sizes), origin, run)
         if isinstance(step, BaseStep):
             return Transfer(
                 step.device,
@@ -332,7 +339,7 @@ class TemplateBuilder:
         before = [self._op(s, names, numbers) for s in step.before]
         body = [self._op(s, names, inner) for s in step.body]
         count = numbers.number(as_expr(step.definition.count))
-        function = compile_sizes(inner.roots, [*names, step.definition.step])
+        function = SizeFunction(inner.roots, [*names, step.definition.step])
         return Loop(count, step.definition.reverse, before, body, function)
 
     def block(self, nodes: Sequence[Expr]) -> slice:
@@ -356,6 +363,23 @@ class _BodyNumbers:
         start = len(self.roots)
         self.roots.extend(nodes)
         return slice(start, len(self.roots))
+
+
+def _is_made(value: Any) -> bool:
+    """Whether it is a tensor that some prim of the segment computes."""
+    return isinstance(value, Tensor) and not value.empty and not isinstance(value.definition, Source)
+
+
+def _note(step: AnyStep) -> StepNote:
+    origins = sorted(o for o in step.origins if o >= 0)
+    if isinstance(step, CopyStep):
+        return StepNote("copy", step.device.name, "from another device", origins)
+    if isinstance(step, BaseStep):
+        return StepNote("base", step.device.name, "copy of a scatter's data", origins)
+    if isinstance(step, RepeatStep):
+        what = f"{len(step.body)} steps, {step.definition.count} times"
+        return StepNote("repeat", step.device.name, what, origins)
+    return StepNote(step.kind, step.device.name, step.work.describe(), origins)
 
 
 def _flatten(steps: Sequence[AnyStep]) -> Iterator[AnyStep]:

@@ -1,4 +1,5 @@
-"""Values at run time: numpy arrays on the host, tensors on a device, lists (sequences) and None (an empty optional)."""
+"""Values at run time: numpy arrays on the host, tensors on a device, lists (sequences), dicts (maps) and None (an empty
+optional)."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ class DeviceTensor:
     shape: tuple[int, ...]
     dtype: DType
     dims: tuple[int | None, ...]
+    fresh: bool = False
+    """Made by this run, in memory that is nobody else's."""
 
     def numpy(self) -> np.ndarray:
         """A copy on the host."""
@@ -33,7 +36,7 @@ class DeviceTensor:
 
 
 RuntimeValue = Any
-"""np.ndarray | DeviceTensor | list[RuntimeValue] | None."""
+"""np.ndarray | DeviceTensor | list[RuntimeValue] | Mapping[int | str, float | int | str] | None."""
 
 
 def to_host(value: RuntimeValue) -> Any:

@@ -8,11 +8,36 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from omniop.backends.base import Buffer, Device
 from omniop.opset.dtype import DType
+
+
+@dataclass(eq=False)
+class Constant:
+    """A constant on a device. ``array``: the elements that were uploaded; None when they were computed there."""
+
+    device: Device
+    buffer: Buffer
+    nbytes: int
+    dtype: DType
+    array: np.ndarray | None = None
+
+    def __getstate__(self) -> tuple[object, ...]:
+        content = self.array
+        if content is None:
+            content = np.empty(self.nbytes, np.uint8)
+            self.device.d2h(content, self.buffer)
+        return self.device, self.nbytes, self.dtype, content, self.array is not None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.device, self.nbytes, self.dtype, content, given = state
+        self.array = content if given else None
+        self.buffer = _buffer_of(self.device, content)
 
 
 class Weights:
@@ -21,8 +46,8 @@ class Weights:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._arrays: dict[int, np.ndarray] = {}
-        self._uploaded: dict[tuple[Device, object], Buffer] = {}
-        self._derived: dict[tuple[Device, object], list[Buffer]] = {}
+        self._uploaded: dict[tuple[Device, object], Constant] = {}
+        self._derived: dict[tuple[Device, object], list[Constant]] = {}
 
     def key(self, array: np.ndarray) -> object:
         """Content for small arrays, identity for large ones (which are then kept alive)."""
@@ -31,15 +56,21 @@ class Weights:
         self._arrays[id(array)] = array
         return id(array)
 
-    def constant(self, device: Device, array: np.ndarray, dtype: DType) -> Buffer:
-        """A buffer of ``device`` holding the array."""
+    def constant(self, device: Device, array: np.ndarray, dtype: DType) -> Constant:
+        """The array on ``device``."""
         with self._lock:
             key = (device, (self.key(array), dtype))
             if key not in self._uploaded:
-                buffer = device.alloc(max(array.nbytes, 1))
-                device.h2d(buffer, np.ascontiguousarray(array))
-                self._uploaded[key] = buffer
+                buffer = _buffer_of(device, array)
+                self._uploaded[key] = Constant(device, buffer, array.nbytes, dtype, array)
             return self._uploaded[key]
+
+    def adopt(self, constant: Constant) -> None:
+        """Share a constant that came from the disk."""
+        if constant.array is not None:
+            with self._lock:
+                key = (constant.device, (self.key(constant.array), constant.dtype))
+                self._uploaded.setdefault(key, constant)
 
     def derived(
         self,
@@ -47,11 +78,25 @@ class Weights:
         key: object,
         outputs: Sequence[tuple[int, DType]],
         compute: Callable[[Sequence[Buffer]], None],
-    ) -> list[Buffer]:
-        """Buffers of ``outputs`` (elements, dtype), filled by ``compute`` the first time."""
+    ) -> list[Constant]:
+        """Constants of ``outputs`` (elements, dtype), filled by ``compute`` the first time."""
         with self._lock:
             if (device, key) not in self._derived:
                 buffers = [device.alloc(elements * dtype.itemsize) for elements, dtype in outputs]
                 compute(buffers)
-                self._derived[device, key] = buffers
+                self._derived[device, key] = [
+                    Constant(device, buffer, elements * dtype.itemsize, dtype)
+                    for buffer, (elements, dtype) in zip(buffers, outputs, strict=True)
+                ]
             return self._derived[device, key]
+
+
+def _buffer_of(device: Device, array: np.ndarray) -> Buffer:
+    """The array's own memory where the device can use it: weights that are mapped from a file are then held once."""
+    if array.nbytes and array.flags.c_contiguous:
+        borrowed = device.borrow(array)
+        if borrowed is not None:
+            return borrowed
+    buffer = device.alloc(max(array.nbytes, 1))
+    device.h2d(buffer, np.ascontiguousarray(array))
+    return buffer

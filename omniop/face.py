@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-
-import onnx
+from typing import TYPE_CHECKING
 
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.session import Fallback, Session
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True)

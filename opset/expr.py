@@ -499,7 +499,7 @@ def _free_axes(root: Expr) -> frozenset[Expr]:
                 if node.op == "axis":
                     node._free = frozenset((node,))
                     continue
-                free = frozenset().union(*[a._free for a in node.args])  # type: ignore[misc]
+                free = frozenset().union(*(_free_axes(a) for a in node.args))
                 node._free = free.difference(node.args[: node.attr.axes]) if node.op == "reduce" else free
     assert root._free is not None
     return root._free
@@ -536,9 +536,12 @@ _INFIX = {
 }
 
 
-def format_expr(node: Expr) -> str:
-    """Short text for people, ``explain`` and error messages."""
-    parts = [format_expr(a) for a in node.args]
+def format_expr(node: Expr, depth: int = 8) -> str:
+    """Short text for people, ``explain`` and error messages; what lies deeper than ``depth`` is left out. (Written out
+    in full, an expression that shares operands may be exponentially long.)"""
+    if depth == 0 and node.args:
+        return "..."
+    parts = [format_expr(a, depth - 1) for a in node.args]
     if node.op == "const":
         return repr(node.attr)
     if node.op == "size":

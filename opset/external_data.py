@@ -9,7 +9,6 @@ made of it.
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -107,15 +106,17 @@ def _map_file(path: Path, what: str) -> np.ndarray:
     # The path is resolved: a link found here now was put there since. Not blocking, for a pipe would.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        descriptor = os.open(path, flags)
+        file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115 - closed below
+    except IsADirectoryError as e:
+        raise ModelError(f"{what} keeps its data in {path}, which is not a regular file") from e
     except OSError as e:
         raise ModelError(f"{what} keeps its data in {path}, which cannot be read: {_reason(e)}") from e
-    try:
-        status = os.fstat(descriptor)
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{what} keeps its data in {path}, which is not a regular file")
         if status.st_size == 0:
             return np.empty(0, dtype=np.uint8)
-        return np.frombuffer(mmap.mmap(descriptor, status.st_size, access=mmap.ACCESS_READ), dtype=np.uint8)
-    finally:
-        os.close(descriptor)
+        return np.memmap(file, np.uint8, "r")  # it knows its file's name, which plans on disk refer to
+
+

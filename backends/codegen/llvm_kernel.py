@@ -13,39 +13,17 @@ does nothing else when ``end`` is negative.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_access import Accesses
-from omniop.backends.codegen.llvm_ir import TYPES, Loop, Module, Section, Value, index, iota
+from omniop.backends.codegen.llvm_ir import Loop, Module, Section, Value, const, index, iota
 from omniop.backends.codegen.llvm_nest import Nest, Width, free_axes, plan
+from omniop.backends.codegen.llvm_signature import Printed
 from omniop.backends.codegen.llvm_values import Scope
 from omniop.opset import expr
 from omniop.opset.dtype import BOOL, INT32, INT64
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel, Store
-
-_NODES = frozenset(("const", "size", "axis", "load", "alu", "cast", "bitcast", "select", "reduce", "carry"))
-
-
-def covers(kernel: Kernel) -> bool:
-    """Whether the dialect can print the kernel: all of them, as long as every dtype is one of LLVM's."""
-    known = all(n.dtype in TYPES and n.op in _NODES for n in expr.walk(*kernel.roots()))
-    return known and all(p.dtype in TYPES for p in kernel.params)
-
-
-@dataclass(frozen=True)
-class Printed:
-    """What a caller of the function has to know.
-
-    ``grain``: ranges begin at a multiple of it, and end at one or with the last point. ``serial``, ``weight``: see
-    `Nest`.
-    """
-
-    name: str
-    grain: int
-    serial: bool
-    weight: float
 
 
 def print_kernel(kernel: Kernel, module: Module, name: str) -> Printed:
@@ -189,19 +167,28 @@ class Printer(Accesses):
             for s in kernel.stores:
                 self.store(s, scope)
             return
-        first = [self.settled(c.init, scope, scope.lanes) for c in kernel.carries]
+        carries = [expr.carry(k, c.dtype) for k, c in enumerate(kernel.carries)]
+        state = [self.settled(c.init, scope, scope.lanes) for c in kernel.carries]
+        each_step = kernel.stores if kernel.until is None else ()
 
         def run(inner: Scope, carried: Sequence[Value]) -> list[Value]:
-            for k, (c, value) in enumerate(zip(kernel.carries, carried, strict=True)):
-                inner.memo[expr.carry(k, c.dtype)] = value
-            for s in kernel.stores:
+            inner.memo.update(zip(carries, carried, strict=True))
+            for s in each_step:
                 self.store(s, inner)
             return [self.settled(c.update, inner, inner.lanes) for c in kernel.carries]
 
-        if kernel.seq.op == "axis":
-            self._axis_loop(scope, kernel.seq, first, run)
-        else:  # an extent of 1: one step
-            run(scope, first)
+        if kernel.seq.op != "axis":  # an extent of 1: one step
+            run(scope, state)
+            for s in () if kernel.until is None else kernel.stores_after_one_step():
+                self.store(s, scope)
+            return
+        until = None if kernel.until is None else kernel.after_step()
+        state = self._axis_loop(scope, kernel.seq, state, run, until)
+        if kernel.until is not None:
+            for carry, value in zip(carries, state, strict=True):
+                self.home(carry, scope).memo[carry] = value
+            for s in kernel.stores:
+                self.store(s, scope)
 
     # Loops ------------------------------------------------------------------------------------------------------------
 
@@ -209,14 +196,27 @@ class Printer(Accesses):
         scope = Scope(self.module, outer)
         return Loop(outer, scope, carried), scope
 
-    def _axis_loop(self, outer: Scope, axis: Expr, carried: Sequence[Value], run: Run) -> list[Value]:
-        """A loop over a whole axis, one point at a time."""
+    def _axis_loop(
+        self, outer: Scope, axis: Expr, carried: Sequence[Value], run: Run, until: Expr | None = None
+    ) -> list[Value]:
+        """A loop over a whole axis, one point at a time; it ends early once ``until`` holds in all lanes."""
         extent = self.value(axis.args[0], self.root)
         loop, scope = self._open(outer, [index(0), *carried])
         scope.places[axis] = loop.carried[0]
         updates = run(scope, loop.carried[1:])
         step = scope.add(loop.carried[0], index(1))
-        return loop.close([step, *updates], scope.compare("slt", step, extent))[1:]
+        again = scope.compare("slt", step, extent)
+        if until is not None:
+            again = scope.op("and", again, self._somewhere_false(scope, self.value(until, scope)))
+        return loop.close([step, *updates], again)[1:]
+
+    @staticmethod
+    def _somewhere_false(scope: Scope, condition: Value) -> Value:
+        """Whether a wanted lane lacks the condition."""
+        lacking = scope.op("xor", condition, const(True, BOOL))
+        if scope.mask is not None and condition.lanes > 1:
+            lacking = scope.op("and", lacking, scope.mask)
+        return scope.any_lane(lacking)
 
     def wide(self, key: Expr | None) -> int:
         """Lanes of a main loop: whole registers, several of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from omniop.backends.cpu.calls import PRIMS, PlannedCall
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.opset import dtype as dtypes
+from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Call, Kernel, Work
 
@@ -44,6 +46,13 @@ class CpuDevice(Device):
 
     def d2h(self, array: np.ndarray, buffer: Buffer) -> None:
         array.reshape(-1).view(np.uint8)[...] = buffer.bytes[: array.nbytes]
+
+    def borrow(self, array: np.ndarray) -> Buffer | None:
+        return HostBuffer.over(array) if array.flags.aligned else None
+
+    def lend(self, buffer: Buffer, shape: tuple[int, ...], dtype: DType) -> np.ndarray | None:
+        count = math.prod(shape)
+        return buffer.typed(dtype)[:count].reshape(shape)
 
     def copy(self, target: Buffer, source: Buffer, nbytes: int) -> None:
         target.bytes[:nbytes] = source.bytes[:nbytes]

@@ -59,14 +59,24 @@ def depthwise_kernel(call: Call, caps: Capabilities) -> Kernel | None:
     offset, *strides = (expr.size(f"s{call.sizes + k}") for k in range(len(x.shape)))
     strides.append(expr.index(1))
     window = [extent.attr for extent in w.shape[2:]]
+    # In terms that the taps share, and not simplified: that is for the printer, and most kernels come from a cache.
+    begin = offset + axes[0] * strides[0] + axes[1] * strides[1]
+    steps = [
+        [
+            (axes[2 + k] * call.attr("strides")[k] + i * call.attr("dilations")[k]) * strides[2 + k]
+            for i in range(extent)
+        ]
+        for k, extent in enumerate(window)
+    ]
+    row = w.offset + axes[1] * w.strides[0]
     products: list[Expr] = []
     for tap in _points(window):
-        place = offset + axes[0] * strides[0] + axes[1] * strides[1]
+        place, weight = begin, row
         for k, i in enumerate(tap):
-            place = place + (axes[2 + k] * call.attr("strides")[k] + i * call.attr("dilations")[k]) * strides[2 + k]
-        element = expr.load(len(call.params), (poly.simplify(place),), x.dtype)
-        weight = expr.load(w.buffer, (_offset(w, (axes[1], expr.index(0), *map(expr.index, tap))),), w.dtype)
-        products.append(element * weight)
+            place = place + steps[k][i]
+            weight = weight + w.strides[2 + k] * i
+        element = expr.load(len(call.params), (place,), x.dtype)
+        products.append(element * expr.load(w.buffer, (weight,), w.dtype))
     params = (*_stored_params(call, caps), Param(x.dtype))
     return _with_epilogue(call, params, _sum(products), call.sizes + len(x.shape))
 

@@ -12,20 +12,20 @@ import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
 from omniop.backends import codegen
-from omniop.backends.codegen import llvm_kernel
 from omniop.backends.codegen.llvm_ir import Module, Target
-from omniop.backends.codegen.llvm_kernel import Printed
+from omniop.backends.codegen.llvm_signature import Printed, covers
 from omniop.backends.compile_cache import CompileCache, cache_key
-from omniop.opset import expr
+from omniop.opset import expr, poly
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel
 
@@ -69,7 +69,7 @@ class CompiledKernel:
 
 def reach(kernel: Kernel) -> bool:
     """Whether `build` takes the kernel."""
-    return llvm_kernel.covers(kernel)
+    return covers(kernel)
 
 
 def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[CompiledKernel]:
@@ -79,6 +79,11 @@ def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[Compi
     Raises DeviceError, naming the kernel, when it cannot be compiled or linked.
     """
     return [_engine().compiled(kernel, target or host_target()) for kernel in kernels]
+
+
+def build_text(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., None]:
+    """The void function ``name`` of a module of LLVM IR, for ``arguments`` of ctypes. Raises DeviceError."""
+    return _engine().function(text, name, arguments)
 
 
 @cache
@@ -103,12 +108,24 @@ def content(kernel: Kernel) -> str:
     def place(node: expr.Expr | None) -> int | None:
         return None if node is None else numbers[node]
 
-    lines += [f"axes {[numbers[a] for a in kernel.axes]} seq {place(kernel.seq)} error {kernel.error}"]
+    lines += [f"axes {[numbers[a] for a in kernel.axes]} seq {place(kernel.seq)} until {place(kernel.until)}"]
+    lines += [f"error {kernel.error}"]
     lines += [f"param {p.dtype} {p.written}" for p in kernel.params]
     lines += [f"carry {c.dtype} {place(c.init)} {place(c.update)}" for c in kernel.carries]
     for s in kernel.stores:
         lines.append(f"store {s.buffer} {place(s.offset)} {place(s.value)} {place(s.guard)} {s.combine} {s.fault}")
     return "\n".join(lines)
+
+
+def in_normal_form(kernel: Kernel) -> Kernel:
+    """The kernel with the offsets that it loads from simplified, as the printer wants them to see their strides."""
+
+    def load(node: expr.Expr) -> expr.Expr | None:
+        if node.op != "load" or node.attr.guarded:
+            return None
+        return expr.load(node.attr.source, tuple(map(poly.simplify, node.args)), node.dtype)
+
+    return replace(kernel, stores=tuple(replace(s, value=expr.rewrite(s.value, load)) for s in kernel.stores))
 
 
 @cache
@@ -168,24 +185,47 @@ class _Engine:
                 self._known[key] = found
             return found
 
+    def function(self, text: str, name: str, arguments: Sequence[Any]) -> Callable[..., None]:
+        key = cache_key(*self._key_parts, name, text)
+        with self._lock:
+            try:
+                code = self._cache.get(key)
+                if code is None:
+                    code = self._object(text)
+                    self._cache.put(key, code)
+                library = self._link(code, name)
+            except (RuntimeError, OSError) as error:
+                raise DeviceError(f"cpu: LLVM does not take {name}: {error}") from error
+        function = ctypes.CFUNCTYPE(None, *arguments)(library[name])
+        function.library = library  # type: ignore[attr-defined]  # it holds the code
+        return function
+
     def _load(self, kernel: Kernel, target: Target, key: str) -> CompiledKernel:
         entry = self._cache.get(key)
         if entry is None:
             entry = self._compile(kernel, target)
             self._cache.put(key, entry)
         head, _, code = entry.partition(b"\n")
+        return CompiledKernel(Printed(**json.loads(head)), self._link(code, _ENTRY))
+
+    def _link(self, code: bytes, symbol: str) -> llvm.ResourceTracker:
         self._linked += 1
-        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(_ENTRY)
-        return CompiledKernel(Printed(**json.loads(head)), library.link(self._linker, f"kernel{self._linked}"))
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
+        return library.link(self._linker, f"kernel{self._linked}")
 
     def _compile(self, kernel: Kernel, target: Target) -> bytes:
         """A line of JSON that says how to call the kernel, then its object file."""
+        from omniop.backends.codegen import llvm_kernel  # kernels that come from the cache need no printer
+
         module = Module(target)
-        printed = llvm_kernel.print_kernel(kernel, module, _ENTRY)
-        with llvm.parse_assembly(str(module)) as parsed:
+        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
+        return json.dumps(asdict(printed)).encode() + b"\n" + self._object(str(module))
+
+    def _object(self, text: str) -> bytes:
+        with llvm.parse_assembly(text) as parsed:
             parsed.verify()
             code: bytes = self._machine.emit_object(parsed)
-        return json.dumps(asdict(printed)).encode() + b"\n" + code
+        return code
 
 
 _engine_lock = threading.Lock()

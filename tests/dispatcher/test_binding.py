@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from omniop.dispatcher.binding import compile_sizes
+from omniop.dispatcher.binding import SizeFunction
 from omniop.opset import expr
 from omniop.opset.dtype import BOOL, INT64
 from omniop.opset.expr import INTEGER, Expr
@@ -43,7 +43,7 @@ def test_compiled_sizes_are_evaluated_ones(seed: int) -> None:
     rng = np.random.default_rng(seed)
     roots = [random_size(rng, int(rng.integers(5))) for _ in range(30)]
     roots += [random_test(rng, roots[k], roots[k + 1]) for k in range(10)]
-    compiled = compile_sizes(roots, NAMES)
+    compiled = SizeFunction(roots, NAMES)
     for _ in range(20):
         values = [*map(int, rng.integers(1, 9, 2)), *map(int, rng.integers(-30, 31, 2))]
         sizes = dict(zip(NAMES, values, strict=True))
@@ -52,10 +52,10 @@ def test_compiled_sizes_are_evaluated_ones(seed: int) -> None:
 
 
 def test_nothing_to_compute() -> None:
-    assert compile_sizes([], [])(()) == ()
-    assert compile_sizes([expr.index(5), expr.const(True, BOOL)], [])(()) == (5, True)
+    assert SizeFunction([], [])(()) == ()
+    assert SizeFunction([expr.index(5), expr.const(True, BOOL)], [])(()) == (5, True)
 
 
 def test_a_load_is_no_size() -> None:
     with pytest.raises(ValueError, match="not an expression over sizes"):
-        compile_sizes([expr.load(0, (expr.size("A"),), INT64)], ["A"])
+        SizeFunction([expr.load(0, (expr.size("A"),), INT64)], ["A"])

@@ -11,6 +11,7 @@ import pytest
 from omniop.conformance.oracles import onnxruntime_engine
 from omniop.dispatcher.report import StepReport
 from omniop.dispatcher.session import Session
+from omniop.opset.errors import ExecutionError
 from tests.dispatcher.conftest import LoadPlain
 from tests.gate.case import model, normal
 
@@ -147,3 +148,29 @@ def test_equal_layers_share_their_kernels(load_plain: LoadPlain) -> None:
     session.run({"x": normal(3, 8)})
     assert len(session.explain().kernels()) == 4
     assert builds_of(session.devices[0]).count == built + 2
+
+
+def test_a_checked_index_stays_out_of_guarded_reads(plan: Any) -> None:
+    """A Gather whose result is read through views under a guard: where the guard is false, no index is at fault."""
+    text = """g (float[N, 4] x, int64[M] i, float[K, 2] z) => (float[C, 2] y)
+    { p = Gather (x, i) q = Mul (p, p) r = Reshape (q, s) t = Transpose <perm = [1, 0]> (r)
+      u = Transpose <perm = [1, 0]> (t) y = Concat <axis = 0> (u, z) }"""
+    feeds = {"x": normal(5, 4), "i": np.array([4, 0, -1]), "z": normal(3, 2, seed=1)}
+    plan(text, feeds, {"s": np.array([-1, 2])})
+
+
+def test_layers_that_look_up_one_index_share_their_kernels(load_plain: LoadPlain) -> None:
+    """The first node that checks the index is the one at fault, so the second's kernel has no code of its own."""
+    from omniop.dispatcher.build import builds_of
+
+    text = """g (float[N, 8] x, int64[M] i) => (float[M, 8] y)
+    { a = Gather (u, i) b = Exp (a) c = MatMul (b, w)
+      d = Gather (v, i) e = Exp (d) f = MatMul (e, w) y = Add (c, f) }"""
+    session = load_plain(model(text, u=normal(5, 8), v=normal(5, 8, seed=1), w=normal(8, 8)))
+    built = builds_of(session.devices[0]).count
+    feeds = {"x": normal(3, 8), "i": np.array([4, 0, -1])}
+    session.run(feeds)
+    assert len(session.explain().kernels()) == 4
+    assert builds_of(session.devices[0]).count == built + 3
+    with pytest.raises(ExecutionError, match=r"Gather.*5"):
+        session.run(feeds | {"i": np.array([0, 5, 1])})

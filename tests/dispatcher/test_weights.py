@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import omniop
 from omniop.dispatcher.report import templates_of
 from tests.dispatcher.conftest import LoadPlain
 from tests.gate.case import model, normal
@@ -28,7 +29,7 @@ def test_templates_share_folded_constants(load_plain: LoadPlain) -> None:
     made = list(templates_of(session.runner))
     assert len(made) == 3
     assert derived
-    assert all(t.folded for t in made)
+    assert all(t.summary.constant_steps for t in made)
 
 
 def test_folded_steps_are_reported_apart(load_plain: LoadPlain) -> None:
@@ -48,3 +49,14 @@ def test_equal_small_constants_are_one_buffer(load_plain: LoadPlain) -> None:
     x = normal(3, 16)
     np.testing.assert_allclose(session.run({"x": x})["y"], x @ weight @ weight, rtol=1e-4, atol=1e-5)
     assert len(session.runner.options.weights._uploaded) == 1
+
+
+def test_the_cpu_reads_weights_where_they_lie() -> None:
+    """A large weight is not copied."""
+    weight = normal(64, 64)
+    session = omniop.load(model("g (float[N, 64] x) => (float[N, 64] y) { y = MatMul (x, w) }", w=weight), device="cpu")
+    x = normal(3, 64)
+    np.testing.assert_allclose(session.run({"x": x})["y"], x @ weight, rtol=1e-4, atol=1e-5)
+    (array,) = session.runner.options.weights._arrays.values()
+    (constant,) = session.runner.options.weights._uploaded.values()
+    assert constant.buffer.address == array.ctypes.data

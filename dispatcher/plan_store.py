@@ -1,0 +1,257 @@
+"""Plans on disk: a model that was planned before, by any process, is neither imported nor traced nor planned again.
+
+A plan is the model's graph and the templates made so far, pickled: for the same bytes of the model, the same devices,
+options and omniop. Weights are not in it, but where they lie in the model's files; what was computed from them at load
+is. Code is rebuilt from the works by the devices, which have caches of their own.
+
+A plan that cannot be read, or that does not fit what is there now, counts as none. Plans live beside compiled code and
+are as private (`omniop.backends.compile_cache`); ``OMNIOP_CACHE=0`` turns both off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import pickle
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from omniop import backends, dispatcher, opset
+from omniop.backends.base import Device
+from omniop.backends.compile_cache import CompileCache, cache_key
+from omniop.dispatcher.build import builds_of
+from omniop.dispatcher.execute import GraphRunner, Options
+from omniop.dispatcher.template import Launch, Loop, Op
+
+_LOG = logging.getLogger(__name__)
+
+INLINE_BYTES = 1 << 12
+"""Arrays up to this size are in the plan itself."""
+MAX_PLAN_BYTES = 1 << 28
+"""A larger one (models whose folded constants are) is not kept."""
+
+Stamp = tuple[str, int, int, int]
+"""A file as it was: path, inode, size, time of its last change in nanoseconds."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an array lies: ``file`` is a path, or "" for the model itself."""
+
+    file: str
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass
+class _Entry:
+    """What is on the disk. ``plan`` is the pickled runner; ``files`` hold arrays or code that it depends on."""
+
+    files: tuple[Stamp, ...]
+    plan: bytes
+    arrays: list[_Place | np.ndarray] = field(default_factory=list)
+
+
+class PlanStore:
+    """The plans of one model on one list of devices."""
+
+    def __init__(self, source: str | os.PathLike[str] | bytes, options: Options) -> None:
+        """Raises OSError when the model cannot be read."""
+        self._options = options
+        self._cache = CompileCache("plans")
+        path = "" if isinstance(source, bytes) else os.fspath(source)
+        data = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(path, np.uint8, "r")
+        self._files: dict[str, np.ndarray] = {"": data}
+        self._path = path
+        self._key = cache_key(hashlib.sha256(data.view(np.ndarray).data).digest(), *_environment(), *map(str, _choices(options)))
+        self.kept = 0
+        """Templates that the disk has."""
+
+    def load(self) -> GraphRunner | None:
+        """The main graph's runner, with its templates ready to run; None when there is no plan that fits."""
+        payload = self._cache.get(self._key)
+        if payload is None:
+            return None
+        try:
+            entry: _Entry = pickle.loads(payload)
+            if any(_stamp(stamp[0]) != stamp for stamp in entry.files):
+                return None
+            arrays = [self._array(a) if isinstance(a, _Place) else a for a in entry.arrays]
+            runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays).load()
+            self._make_ready(runner)
+        except Exception as error:  # whatever a damaged or outdated pickle raises
+            _LOG.info("the plan of %s is not usable (%s: %s)", self._path or "a model", type(error).__name__, error)
+            return None
+        self.kept = self._options.templates_made = sum(
+            len(made) for r in _runners(runner) for made in r.templates.values()
+        )
+        return runner
+
+    def save(self, runner: GraphRunner) -> None:
+        """Keep what has been planned so far. Never raises for what cannot be kept."""
+        self.kept = self._options.templates_made
+        files = _foreign_sources(runner, self._options)
+        if files is None:
+            return
+        sink = io.BytesIO()
+        pickler = _Pickler(sink, self._options)
+        try:
+            pickler.dump(runner)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            _LOG.info("the plan of %s cannot be kept: %s", self._path or "a model", error)
+            return
+        places = [self._place(array) for array in pickler.arrays]
+        if sum(p.nbytes for p in places if isinstance(p, np.ndarray)) > MAX_PLAN_BYTES:
+            return
+        files += [_stamp(p.file) for p in places if isinstance(p, _Place) and p.file]
+        stamps = tuple(dict.fromkeys(s for s in files if s is not None))
+        if None in files:
+            return
+        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places), 5)
+        if len(payload) <= MAX_PLAN_BYTES:
+            self._cache.put(self._key, payload)
+
+    def _make_ready(self, runner: GraphRunner) -> None:
+        """Build the works of all templates, and let templates to come share the weights."""
+        launches: dict[Device, list[Launch]] = {}
+        for r in _runners(runner):
+            for template in (t for made in r.templates.values() for t in made):
+                for launch in _launches(template.ops):
+                    launches.setdefault(launch.device, []).append(launch)
+                for _, constant in template.constants:
+                    self._options.weights.adopt(constant)
+        for device, found in launches.items():
+            for launch, run in zip(found, builds_of(device).get([x.work for x in found]), strict=True):
+                launch.run = run
+
+    # Arrays -----------------------------------------------------------------------------------------------------------
+
+    def _place(self, array: np.ndarray) -> _Place | np.ndarray:
+        """Where the array lies in a file that stays where it is; the array itself when it does nowhere."""
+        root: Any = array
+        while root is not None and not isinstance(root, np.memmap) and root is not self._files[""]:
+            root = getattr(root, "base", None)
+        if root is not None and array.flags.c_contiguous:
+            while isinstance(root.base, np.memmap):
+                root = root.base
+            file = "" if root is self._files[""] else os.fspath(root.filename)
+            return _Place(file, array.ctypes.data - root.ctypes.data, array.dtype.name, array.shape)
+        offset = self._find(np.ascontiguousarray(array).tobytes())
+        return array if offset < 0 else _Place("", offset, array.dtype.name, array.shape)
+
+    def _find(self, content: bytes) -> int:
+        """Where the model's file holds these bytes: any place with the right content is as good as another."""
+        data = self._files[""]
+        raw = data.base if isinstance(data, np.memmap) else data.tobytes()
+        return raw.find(content)  # type: ignore[union-attr]  # an mmap
+
+    def _array(self, place: _Place) -> np.ndarray:
+        if place.file not in self._files:
+            self._files[place.file] = np.memmap(place.file, np.uint8, "r")
+        dtype = np.dtype(getattr(ml_dtypes, place.dtype, None) or place.dtype)
+        nbytes = int(np.prod(place.shape, dtype=np.int64)) * dtype.itemsize
+        raw = self._files[place.file][place.offset : place.offset + nbytes]
+        return raw.view(np.ndarray).view(dtype).reshape(place.shape)
+
+
+class _Pickler(pickle.Pickler):
+    """Devices and the session's options by name, large arrays by number."""
+
+    def __init__(self, sink: io.BytesIO, options: Options) -> None:
+        super().__init__(sink, 5)
+        self._options = options
+        self.arrays: list[np.ndarray] = []
+        self._numbers: dict[int, int] = {}
+
+    def persistent_id(self, obj: Any) -> tuple[str, int] | None:
+        if obj is self._options:
+            return ("options", 0)
+        if isinstance(obj, Device):
+            return ("device", self._options.devices.index(obj))
+        if isinstance(obj, np.ndarray) and obj.nbytes > INLINE_BYTES and obj.dtype != object:
+            if id(obj) not in self._numbers:
+                self._numbers[id(obj)] = len(self.arrays)
+                self.arrays.append(obj)
+            return ("array", self._numbers[id(obj)])
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, plan: bytes, options: Options, arrays: Sequence[np.ndarray]) -> None:
+        super().__init__(io.BytesIO(plan))
+        self._options = options
+        self._arrays = arrays
+
+    def persistent_load(self, pid: tuple[str, int]) -> Any:
+        kind, number = pid
+        if kind == "options":
+            return self._options
+        return self._options.devices[number] if kind == "device" else self._arrays[number]
+
+
+def _runners(runner: GraphRunner) -> Iterator[GraphRunner]:
+    yield runner
+    for inner in runner.bodies.values():
+        yield from _runners(inner)
+
+
+def _launches(ops: Sequence[Op]) -> Iterator[Launch]:
+    for op in ops:
+        if isinstance(op, Launch):
+            yield op
+        elif isinstance(op, Loop):
+            yield from _launches(op.before)
+            yield from _launches(op.body)
+
+
+# What a plan depends on -----------------------------------------------------------------------------------------------
+
+
+def _choices(options: Options) -> Iterator[object]:
+    """Devices in order, with all that placement looks at, and the session's options."""
+    for device in options.devices:
+        yield device.name, device.fingerprint, device.caps.max_buffers, device.caps.loops, device.caps.atomics
+        yield sorted(d.name for d in device.caps.storage), sorted(d.name for d in device.caps.compute)
+    yield sorted((k, sorted(v)) for k, v in options.exclude.items())
+
+
+@cache
+def _environment() -> tuple[str, ...]:
+    """omniop's sources, and what else decides how a plan is written."""
+    versions = f"{sys.implementation.cache_tag} {platform.machine()} numpy {np.__version__}"
+    rooms = [Path(path) for room in (opset, backends, dispatcher) for path in room.__path__]
+    files = sorted(path for room in rooms for path in room.rglob("*.py"))
+    return versions, repr([_stamp(str(path)) for path in files])
+
+
+def _foreign_sources(runner: GraphRunner, options: Options) -> list[Stamp | None] | None:
+    """The files outside of omniop that define devices or lowerings of this plan; None when one has no file."""
+    modules = {type(device).__module__ for device in options.devices}
+    graphs = [r.graph for r in _runners(runner)]
+    modules |= {info.entry.function.__module__ for g in graphs for info in g.nodes if info.entry is not None}
+    found: list[Stamp | None] = []
+    for name in sorted(m for m in modules if m.partition(".")[0] != "omniop"):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:
+            return None
+        found.append(_stamp(file))
+    return found
+
+
+def _stamp(file: str) -> Stamp | None:
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return file, status.st_ino, status.st_size, status.st_mtime_ns

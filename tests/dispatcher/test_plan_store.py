@@ -1,0 +1,219 @@
+"""Plans on disk: what a second process is spared, and what makes a plan void."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import omniop
+from omniop.dispatcher import plan_store
+from omniop.dispatcher.session import Session
+from omniop.opset import lowering
+from tests.dispatcher.test_control_flow import LOOP, NESTED, integer
+from tests.gate.case import model, normal
+
+WEIGHT = normal(64, 64)
+NET = model(
+    """g (float[N, 64] x) => (float[N, 64] y)
+    { t = Exp (w) u = Softmax (t) p = MatMul (x, u) q = MatMul (p, w) r = Relu (q) y = Add (r, x) }""",
+    w=WEIGHT,
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMNIOP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("OMNIOP_CACHE", raising=False)
+    return tmp_path / "cache" / "plans"
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    onnx.save(NET, tmp_path / "net.onnx")
+    return tmp_path / "net.onnx"
+
+
+def planned(path: Path | bytes, *feeds: dict[str, Any], **options: Any) -> tuple[Session, list[int]]:
+    """A fresh session, and how many templates each run had to make. Results are those of an unplanned session."""
+    session = omniop.load(path, **{"device": "cpu", **options})
+    proto = onnx.load_from_string(path) if isinstance(path, bytes) else onnx.load(path)
+    expected = omniop.load(proto, device=session.devices[0].name)
+    made = []
+    for given in feeds:
+        found = session.run(given)
+        made.append(session.last_report.templates_made)
+        for name, value in expected.run(given).items():
+            np.testing.assert_array_equal(found[name], value)
+    return session, made
+
+
+def rows(n: int) -> dict[str, np.ndarray]:
+    return {"x": normal(n, 64)}
+
+
+@pytest.mark.parametrize("device", ["reference", "cpu", "opencl"])
+def test_a_second_session_plans_nothing(device: str, net: Path) -> None:
+    assert planned(net, rows(3), rows(5), device=device)[1] == [1, 0]
+    first, made = planned(net, rows(5), rows(7), device=device)
+    assert made == [0, 0]
+    assert first.explain().kernels()
+    assert sum(t.constant_steps for t in first.explain().templates) > 0
+    assert {n.op for n in first.explain().nodes} >= {"MatMul", "Relu"}
+
+
+def test_a_new_shape_is_planned_and_kept_with_the_others(tmp_path: Path) -> None:
+    """What broadcasts needs other guards; later sessions have both."""
+    path = tmp_path / "m.onnx"
+    onnx.save(model("g (float[A, 4] x, float[B, 4] z) => (float[C, 4] y) { y = Add (x, z) }"), path)
+    like, one = ({"x": normal(3, 4), "z": normal(n, 4)} for n in (3, 1))
+    assert planned(path, like)[1] == [1]
+    assert planned(path, one, like)[1] == [1, 0]
+    assert planned(path, like, one)[1] == [0, 0]
+
+
+def test_bytes_of_the_same_model_share_the_plan(net: Path) -> None:
+    assert planned(net, rows(3))[1] == [1]
+    assert planned(net.read_bytes(), rows(3))[1] == [0]
+
+
+@pytest.mark.parametrize(
+    ("proto", "feeds"),
+    [
+        (LOOP, {"x": normal(3), "n": integer(4)}),
+        (NESTED, {"x": normal(3), "n": integer(2), "c": np.array(True)}),
+        (
+            model('g (string[N] a, string[N] b) => (string[N] y) { y = StringConcat (a, b) }'),
+            {"a": np.array(["x", "y"], object), "b": np.array(["1", "2"], object)},
+        ),
+        (
+            model("g (float[N] x) => (float[M] y, int64[M] k) { z = NonZero (x) y, k = TopK (x, n) }", n=np.array([2])),
+            {"x": normal(5)},
+        ),
+    ],
+    ids=["loop", "nested", "strings", "read-back"],
+)
+def test_host_steps_come_from_the_disk(proto: onnx.ModelProto, feeds: dict[str, Any], tmp_path: Path) -> None:
+    onnx.save(proto, tmp_path / "m.onnx")
+    planned(tmp_path / "m.onnx", feeds)
+    assert planned(tmp_path / "m.onnx", feeds)[1] == [0]
+
+
+def test_no_onnx_library_is_imported_for_a_known_plan(net: Path) -> None:
+    """They take longer to import than most models to load."""
+    planned(net, rows(3))
+    program = (
+        "import sys, numpy, omniop\n"
+        f"session = omniop.load({str(net)!r})\n"
+        "session.run({'x': numpy.ones((3, 64), numpy.float32)})\n"
+        "assert session.last_report.templates_made == 0\n"
+        "print([m for m in ('onnx', 'onnx_ir', 'sympy', 'omniop.dispatcher.segment') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# What makes a plan void -----------------------------------------------------------------------------------------------
+
+
+def changed_model(net: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
+    other = onnx.ModelProto()
+    other.CopyFrom(NET)
+    other.graph.initializer[0].raw_data = normal(64, 64, seed=9).tobytes()
+    onnx.save(other, net)
+    return {}
+
+
+def other_devices(net: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
+    return {"device": "reference"}
+
+
+def other_options(net: Path, _: pytest.MonkeyPatch) -> dict[str, Any]:
+    return {"exclude": {"cpu": ["Sin"]}}
+
+
+def other_sources(net: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(plan_store, "_environment", lambda: ("another omniop",))
+    return {}
+
+
+def cache_off(net: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("OMNIOP_CACHE", "0")
+    return {}
+
+
+Change = Callable[[Path, pytest.MonkeyPatch], dict[str, Any]]
+
+
+@pytest.mark.parametrize("change", [changed_model, other_devices, other_options, other_sources, cache_off])
+def test_a_plan_for_something_else_is_not_used(change: Change, net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned(net, rows(3))
+    assert planned(net, rows(3), **change(net, monkeypatch))[1] == [1]
+
+
+def test_weights_of_changed_external_data_are_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    for seed in (1, 2):
+        weight = normal(64, 64, seed=seed)
+        proto = model("g (float[N, 64] x) => (float[N, 64] y) { y = MatMul (x, w) }", w=weight)
+        onnx.save(proto, path, save_as_external_data=True, location="w.bin", size_threshold=0)
+        session = omniop.load(path)
+        np.testing.assert_allclose(session.run(rows(3))["y"], rows(3)["x"] @ weight, rtol=1e-4, atol=1e-5)
+        assert session.last_report.templates_made == 1
+        again = omniop.load(path)
+        np.testing.assert_allclose(again.run(rows(3))["y"], rows(3)["x"] @ weight, rtol=1e-4, atol=1e-5)
+        assert again.last_report.templates_made == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a plan", None], ids=["empty", "rubbish", "a pickle of something else"])
+def test_a_damaged_plan_counts_as_none(damage: bytes | None, net: Path, own_cache: Path) -> None:
+    """Whole entries with wrong content too: another version may have left them."""
+    planned(net, rows(3))
+    (entry,) = own_cache.iterdir()
+    if damage is None:
+        session = omniop.load(net)
+        assert session._plans is not None
+        session._plans._cache.put(session._plans._key, b"\x80\x05N.")
+    else:
+        entry.write_bytes(damage)
+    assert planned(net, rows(3))[1] == [1]
+    assert planned(net, rows(3))[1] == [0]
+
+
+def test_a_lowering_of_somebody_else_is_a_source_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan names the file that a foreign lowering is from; without a file there is no plan."""
+    source = tmp_path / "foreign_lowering.py"
+    source.write_text(
+        "from omniop.opset import prims\n"
+        "from omniop.opset.lowering import lowering\n\n"
+        "@lowering('Twice', domain='tests.plans')\n"
+        "def twice(node, x):\n"
+        "    return prims.elementwise(lambda a: a + a, x)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make = onnx.helper
+    value = make.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N"])
+    graph = make.make_graph([make.make_node("Twice", ["x"], ["y"], domain="tests.plans")], "g", [value], [])
+    graph.output.append(make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N"]))
+    proto = make.make_model(graph, opset_imports=[make.make_opsetid("", 21), make.make_opsetid("tests.plans", 1)])
+    onnx.save(proto, tmp_path / "m.onnx")
+    __import__("foreign_lowering")
+    try:
+        feeds = {"x": normal(4)}
+        assert planned(tmp_path / "m.onnx", feeds)[1] == [1]
+        assert planned(tmp_path / "m.onnx", feeds)[1] == [0]
+        source.write_text(source.read_text() + "# changed\n")
+        assert planned(tmp_path / "m.onnx", feeds)[1] == [1]
+        monkeypatch.delattr(sys.modules["foreign_lowering"], "__file__")
+        source.unlink()
+        assert planned(tmp_path / "m.onnx", feeds)[1] == [1]
+        assert planned(tmp_path / "m.onnx", feeds)[1] == [1]
+    finally:
+        del lowering._entries["tests.plans", "Twice"]
+        del sys.modules["foreign_lowering"]
