@@ -1,34 +1,56 @@
-"""``python -m omniop.conformance``: run ONNX's own cases on a device, or on an oracle to check the runner itself."""
+"""``omniop conformance``, also ``python -m omniop.conformance``: run the suite, draw its reports, compare two."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from omniop.conformance import report
-from omniop.conformance.cases import KINDS, load_cases
+from omniop.conformance import report as terminal
+from omniop.conformance.cases import KINDS
+from omniop.conformance.engines import Fallback
 from omniop.conformance.oracles import ENGINES
-from omniop.conformance.runner import Fallback, Result, omniop_engine, run_cases
+from omniop.conformance.record import Report, lost_passes
+from omniop.conformance.render import FORMS, draw
+from omniop.conformance.suite import Settings, run_suite, select
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
+
+HtmlOption = Annotated[Path | None, typer.Option(help="Write one self-contained page: operators by dtype.")]
+MarkdownOption = Annotated[Path | None, typer.Option(help="Write a summary in Markdown.")]
+JunitOption = Annotated[Path | None, typer.Option(help="Write JUnit XML, for CI.")]
 
 
-@app.command()
+@app.callback()
 def main(
+    context: typer.Context,
     device: Annotated[str, typer.Option(help="The device that omniop runs on.")] = "cpu",
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
-    fallback: Annotated[Fallback, typer.Option(help="When the device declines: warn, error, silent.")] = ("error"),
+    sample: Annotated[
+        int, typer.Option(min=0, help="Only so many cases: the same ones everywhere, each operator by its share.")
+    ] = 0,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Only part I of N.")] = "1/1",
+    fallback: Annotated[Fallback, typer.Option(help="When the device declines: warn, error, silent.")] = "error",
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Let a model's constants be constants; by default they are fed.")
+    ] = False,
     oracle: Annotated[
         str | None, typer.Option(help=f"Run on an oracle instead of omniop: {', '.join(ENGINES)}.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-n", help="Worker processes; 0 runs in this one.")] = 2,
-    timeout: Annotated[float, typer.Option(help="Seconds for one case.")] = 60.0,
-    json: Annotated[Path | None, typer.Option(help="Write every verdict to this file.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-n", min=0, help="Worker processes; 0 runs in this one.")] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds for one case; a network compiles for a while.")] = 120.0,
+    expect: Annotated[
+        list[Path] | None, typer.Option(help="A TOML list of what you expect to fail, and why; repeatable.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report; the other forms are drawn from it.")] = None,
+    html: HtmlOption = None,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Fail if a case that passed in this earlier file fails.")
+        Path | None, typer.Option(help="Fail if a case that passed in this earlier report does not.")
     ] = None,
     min_pass: Annotated[int, typer.Option(help="Fail if fewer cases pass.")] = 0,
     reasons: Annotated[int, typer.Option(help="How many reasons to list.")] = 20,
@@ -37,41 +59,79 @@ def main(
     ] = 0,
     list_: Annotated[bool, typer.Option("--list", help="Only list the names of the cases.")] = False,
 ) -> None:
-    """Run ONNX's conformance cases. Exit status: 0 done, 1 below --min-pass or --baseline, 2 a wrong option."""
+    """Run ONNX's conformance cases on a device.
+
+    Exit status: 0 nothing went wrong (what is unsupported, and what was expected to fail, did not); 1 a case failed,
+    crashed or hung, passed against expectation, an expectation is stale, the device is not there, or fewer than
+    --min-pass or --baseline ask for; 2 a wrong option.
+
+    \b
+    Examples:
+      omniop conformance --device opencl --json opencl.json --html opencl.html
+      omniop conformance --device cuda:emu --sample 400
+      omniop conformance --device cpu --filter '^test_softmax' -v
+    """
+    if context.invoked_subcommand is not None:
+        return
     if oracle is not None and oracle not in ENGINES:
         raise typer.BadParameter(f"{oracle!r} is none of {', '.join(ENGINES)}", param_hint="--oracle")
+    settings = Settings(
+        *(device, filter, tuple(kind or KINDS), sample, _shard(shard), fallback, fold, oracle, jobs, timeout),
+        expect=tuple(expect or ()),
+    )
+    earlier = _read(baseline, "--baseline") if baseline else None
     try:
-        cases = load_cases(filter, kind or KINDS)
+        if list_:
+            typer.echo("\n".join(f"{case.kind}/{case.name}" for case in select(settings)))
+            return
+        report = run_suite(settings, functools.partial(terminal.track, verbose=verbose))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    if not cases:
-        raise typer.BadParameter(f"no case matches {filter!r}", param_hint="--filter")
-    if list_:
-        typer.echo("\n".join(f"{case.kind}/{case.name}" for case in cases))
-        return
-
-    engine = ENGINES[oracle] if oracle else omniop_engine(device, fallback)
-    target = oracle or device
-    results = report.track(run_cases(cases, engine, jobs, timeout), len(cases), target, verbose=verbose)
-    results.sort(key=lambda result: (KINDS.index(result.kind), result.name))
-    report.summarise(results, target, reasons)
+    terminal.summarise(report, reasons)
     if json:
-        report.write_json(json, results, target)
-    passed = sum(result.verdict.status == "pass" for result in results)
-    wrong = passed < min_pass
-    if wrong:
+        report.write(json)
+    draw(report, html=html, markdown=markdown, junit=junit)
+    raise typer.Exit(int(_disappoints(report, min_pass, earlier)))
+
+
+def _disappoints(report: Report, min_pass: int, earlier: Report | None) -> bool:
+    passed = report.counts["pass"]
+    if passed < min_pass:
         typer.echo(f"{passed} cases pass, fewer than {min_pass}", err=True)
-    if baseline and (lost := _lost(results, baseline)):
-        report.print_results(lost, f"{len(lost)} cases passed in {baseline} and do not now")
-        wrong = True
-    raise typer.Exit(int(wrong))
+    lost = lost_passes(report.results, earlier) if earlier else []
+    if lost:
+        terminal.print_results(lost, f"{len(lost)} cases passed before and do not now")
+    return bool(report.wrong or report.stale or report.counts["unavailable"] or passed < min_pass or lost)
 
 
-def _lost(results: list[Result], baseline: Path) -> list[Result]:
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not I/N, as in 1/4", param_hint="--shard")
+    return int(number), int(count)
+
+
+def _read(path: Path, hint: str) -> Report:
     try:
-        return report.lost_passes(results, baseline)
+        return Report.read(path)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--baseline") from None
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+@app.command("diff")
+def diff_(before: Path, after: Path) -> None:
+    """Say which cases changed between two reports. Exit status 1 where one that passed does not."""
+    old, new = _read(before, "BEFORE"), _read(after, "AFTER")
+    terminal.print_diff(old, new)
+    raise typer.Exit(int(bool(lost_passes(new.results, old))))
+
+
+@app.command("draw")
+def draw_(report: Path, html: HtmlOption = None, markdown: MarkdownOption = None, junit: JunitOption = None) -> None:
+    """Draw a report that was written with --json in other forms."""
+    if not (html or markdown or junit):
+        raise typer.BadParameter(f"give at least one of {', '.join(f'--{form}' for form in FORMS)}")
+    draw(_read(report, "REPORT"), html=html, markdown=markdown, junit=junit)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
-"""ONNX's own conformance cases, straight from the installed ``onnx`` package.
+"""The conformance cases: ONNX's own, straight from the installed ``onnx`` package, and some of ours.
 
-The suite has five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
-``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). Node cases exist
-only as Python code that onnx runs to make them, which takes seconds; we run it once, seeded, and keep the result as one
-zip in ONNX's own folder layout, so that a worker opens a single case in a millisecond.
+ONNX's are of five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
+``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). The sixth,
+``edge``, is ours: `omniop.conformance.edge`.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
+import hashlib
 import json
-import os
 import re
-import tempfile
-import warnings
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import platformdirs
 from onnx import numpy_helper
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
-"""Every kind of case, in the order in which they are listed."""
+from omniop.conformance.archive import DATA, case_archive, light_file, read_index
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light", "edge")
+"""Every kind of case, in the order in which they are listed. All but ``edge``, which is ours, are ONNX's."""
 
 _RTOL, _ATOL = 1e-3, 1e-7
-_SEED = 0
-_ARCHIVE_FORMAT = 1
-_DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 
 Value = Any
 """A feed or an output: an array, a list (sequence), a dict (map) or None (an empty optional)."""
@@ -49,12 +44,16 @@ class DataSet(NamedTuple):
 class Case:
     """One conformance case; ``model`` and ``data_sets`` are read on first use.
 
-    ``folder`` holds ``model.onnx`` and ``test_data_set_*``, on disk or inside the zip ``archive``.
+    ``op`` is the operator that it is about, "" where it is a network of several, and ``dtypes`` those of the case that
+    the operator varies over. ``folder`` holds ``model.onnx`` and ``test_data_set_*``, on disk or inside the zip
+    ``archive``.
     """
 
     name: str
     kind: str
-    folder: str = field(repr=False)
+    op: str = ""
+    dtypes: tuple[str, ...] = ()
+    folder: str = field(default="", repr=False)
     archive: str | None = field(default=None, repr=False)
     rtol: float = _RTOL
     atol: float = _ATOL
@@ -62,21 +61,39 @@ class Case:
     @functools.cached_property
     def model(self) -> onnx.ModelProto:
         """The model, as onnx ships it."""
-        return onnx.load_from_string((self._root / "model.onnx").read_bytes())
+        data = self._read("model.onnx")
+        if data is None:
+            raise FileNotFoundError(f"{self.folder}/model.onnx")
+        return onnx.load_from_string(data)
 
     @functools.cached_property
     def data_sets(self) -> tuple[DataSet, ...]:
         """Feeds and expected outputs; ``input_i.pb`` belongs to the i-th graph input."""
-        graph = self.model.graph
-        folders = (self._root / f"test_data_set_{number}" for number in itertools.count())
-        return tuple(
-            DataSet(_read_values(folder, "input", graph.input), _read_values(folder, "output", graph.output))
-            for folder in itertools.takewhile(lambda folder: (folder / "output_0.pb").exists(), folders)
-        )
+        graph, sets = self.model.graph, list[DataSet]()
+        while expected := self._values(f"test_data_set_{len(sets)}/output", graph.output):
+            sets.append(DataSet(self._values(f"test_data_set_{len(sets)}/input", graph.input), expected))
+        return tuple(sets)
 
-    @property
-    def _root(self) -> Path | zipfile.Path:
-        return _open_archive(self.archive) / self.folder if self.archive else Path(self.folder)
+    def _values(self, stem: str, infos: Sequence[onnx.ValueInfoProto]) -> dict[str, Value]:
+        """``stem_0.pb``, ``stem_1.pb``, ... as far as they go, by the names of the graph's inputs or outputs."""
+        values: dict[str, Value] = {}
+        for i, info in enumerate(infos):
+            data = self._read(f"{stem}_{i}.pb")
+            if data is None:
+                break
+            values[info.name] = _parse(data, info.type)
+        return values
+
+    def _read(self, name: str) -> bytes | None:
+        """A file of the case; None where there is none."""
+        if self.archive is None:
+            file = Path(self.folder) / name
+            return file.read_bytes() if file.exists() else None
+        archive = _open_archive(self.archive)
+        try:
+            return archive.read(f"{self.folder}/{name}")
+        except KeyError:
+            return None
 
 
 class LightCase(Case):
@@ -84,18 +101,21 @@ class LightCase(Case):
 
     @functools.cached_property
     def model(self) -> onnx.ModelProto:
-        return onnx.load(Path(self.folder) / f"{_light_stem(self.name)}.onnx")
+        return onnx.load(light_file(self.name))
 
     @functools.cached_property
     def data_sets(self) -> tuple[DataSet, ...]:
-        graph = self.model.graph
+        graph, file = self.model.graph, light_file(self.name)
         weights = {tensor.name for tensor in graph.initializer}
         feeds = {value.name: _ramp(value) for value in graph.input if value.name not in weights}
-        files = [Path(self.folder) / f"{_light_stem(self.name)}_output_{i}.pb" for i in range(len(graph.output))]
+        files = [file.with_name(f"{file.stem}_output_{i}.pb") for i in range(len(graph.output))]
         expected = {
             value.name: _parse(file.read_bytes(), value.type) for value, file in zip(graph.output, files, strict=True)
         }
         return (DataSet(feeds, expected),)
+
+
+# -- which ones ------------------------------------------------------------------------------------------------------
 
 
 def load_cases(pattern: str = "", kinds: Sequence[str] = KINDS) -> list[Case]:
@@ -113,25 +133,53 @@ def load_cases(pattern: str = "", kinds: Sequence[str] = KINDS) -> list[Case]:
 
 
 def _list(kind: str) -> Iterable[Case]:
-    if kind == "node":
-        archive = node_archive()
-        names = zipfile.Path(archive).joinpath(kind).iterdir()
-        return [Case(entry.name, kind, f"{kind}/{entry.name}", str(archive)) for entry in names]
-    if kind == "light":
-        stems = sorted(file.stem for file in (_DATA / kind).glob("*.onnx"))
-        return [LightCase(f"test_{stem.removeprefix('light_')}", kind, str(_DATA / kind)) for stem in stems]
-    folders = sorted(folder.parent for folder in (_DATA / kind).glob("*/model.onnx"))
-    return [Case(folder.name, kind, str(folder), None, *_tolerances(folder)) for folder in folders]
+    archive = str(case_archive())
+    for name, (op, dtypes) in read_index(archive)[kind].items():
+        if kind in ("node", "edge"):
+            yield Case(name, kind, op, dtypes, f"{kind}/{name}", archive)
+        elif kind == "light":
+            yield LightCase(name, kind, op, dtypes)
+        else:
+            folder = DATA / kind / name
+            yield Case(name, kind, op, dtypes, str(folder), None, *_tolerances(folder))
+
+
+def sample_cases(cases: Sequence[Case], size: int) -> list[Case]:
+    """``size`` of the cases, in listed order: the same ones on every machine, each operator by its share.
+
+    Within an operator (for networks: within a kind) cases are ranked by the SHA-256 of their names; the sample is those
+    whose rank is the least fraction of their operator's cases. So one case of each operator comes first.
+    """
+    strata: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        strata[case.op or case.kind].append(case)
+    places: dict[Case, tuple[float, str]] = {}
+    for stratum in strata.values():
+        for rank, case in enumerate(sorted(stratum, key=_digest)):
+            places[case] = (rank / len(stratum), _digest(case))
+    chosen = set(sorted(cases, key=places.__getitem__)[:size])
+    return [case for case in cases if case in chosen]
+
+
+def shard_cases(cases: Sequence[Case], number: int, count: int) -> list[Case]:
+    """Part ``number`` (from 1) of ``count`` parts of like size, in listed order; ValueError where there is no such."""
+    if not 1 <= number <= count:
+        raise ValueError(f"shard {number}/{count}: the number is 1 to {count}")
+    chosen = set(sorted(cases, key=_digest)[number - 1 :: count])
+    return [case for case in cases if case in chosen]
+
+
+def _digest(case: Case) -> str:
+    return hashlib.sha256(f"{case.kind}/{case.name}".encode()).hexdigest()
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 def _tolerances(folder: Path) -> tuple[float, float]:
     config = folder / "data.json"
     data = json.loads(config.read_text()) if config.exists() else {}
     return data.get("rtol", _RTOL), data.get("atol", _ATOL)
-
-
-def _light_stem(name: str) -> str:
-    return f"light_{name.removeprefix('test_')}"
 
 
 def _ramp(value: onnx.ValueInfoProto) -> np.ndarray:
@@ -141,23 +189,9 @@ def _ramp(value: onnx.ValueInfoProto) -> np.ndarray:
     return (np.arange(size).reshape(shape) / size).astype(np.float32)
 
 
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
 @functools.lru_cache(maxsize=4)
-def _open_archive(path: str) -> zipfile.Path:
-    return zipfile.Path(path)
-
-
-def _read_values(root: Path | zipfile.Path, stem: str, infos: Sequence[onnx.ValueInfoProto]) -> dict[str, Value]:
-    """``stem_0.pb``, ``stem_1.pb``, ... as far as they go, by the names of the graph's inputs or outputs."""
-    values: dict[str, Value] = {}
-    for i, info in enumerate(infos):
-        file = root / f"{stem}_{i}.pb"
-        if not file.exists():
-            break
-        values[info.name] = _parse(file.read_bytes(), info.type)
-    return values
+def _open_archive(path: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
 
 
 def _parse(data: bytes, type_: onnx.TypeProto) -> Value:
@@ -168,69 +202,3 @@ def _parse(data: bytes, type_: onnx.TypeProto) -> Value:
             return numpy_helper.to_optional(onnx.OptionalProto.FromString(data))
         case _:
             return numpy_helper.to_array(onnx.TensorProto.FromString(data))
-
-
-# -- the archive of node cases ---------------------------------------------------------------------------------------
-
-
-def node_archive() -> Path:
-    """The zip of node cases for the installed onnx, made on first use (some 10 s) and kept in the user's cache."""
-    name = f"node-{_ARCHIVE_FORMAT}-onnx-{onnx.__version__}-numpy-{np.__version__}.zip"
-    for folder in (platformdirs.user_cache_path("omniop") / "conformance", Path(tempfile.gettempdir()) / "omniop"):
-        if (folder / name).exists():
-            return folder / name
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return _write_archive(folder / name)
-        except OSError:
-            continue  # a read-only home: the temporary folder serves
-    raise OSError(f"neither the user's cache nor {tempfile.gettempdir()} can hold {name}")
-
-
-def _write_archive(target: Path) -> Path:
-    """Write to a private file and rename, so that a reader never sees half an archive."""
-    handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            for case in _generate_node_cases():
-                _write_case(archive, f"node/{case.name}", case)
-        os.replace(partial, target)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-    return target
-
-
-def _generate_node_cases() -> list[Any]:
-    """Run onnx's generators. They draw from numpy's global state: seeded here, and given back as it was."""
-    from onnx.backend.test.loader import load_model_tests
-
-    state = np.random.get_state()
-    np.random.seed(_SEED)
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            return sorted(load_model_tests(kind="node"), key=lambda case: case.name)
-    finally:
-        np.random.set_state(state)
-
-
-def _write_case(archive: zipfile.ZipFile, folder: str, case: Any) -> None:
-    graph = case.model.graph
-    archive.writestr(f"{folder}/model.onnx", case.model.SerializeToString())
-    for number, (inputs, outputs) in enumerate(case.data_sets):
-        for stem, values, infos in (("input", inputs, graph.input), ("output", outputs, graph.output)):
-            for i, (value, info) in enumerate(zip(values, infos, strict=True)):
-                archive.writestr(f"{folder}/test_data_set_{number}/{stem}_{i}.pb", _serialize(value, info.type))
-
-
-def _serialize(value: Value, type_: onnx.TypeProto) -> bytes:
-    if isinstance(value, onnx.TensorProto):
-        return bytes(value.SerializeToString())
-    match type_.WhichOneof("value"):
-        case "sequence_type":
-            proto: Any = numpy_helper.from_list(value)
-        case "optional_type":
-            proto = numpy_helper.from_optional(value)
-        case _:
-            proto = numpy_helper.from_array(np.asarray(value))
-    return bytes(proto.SerializeToString())

@@ -1,11 +1,16 @@
-"""Is an output what was expected? Values, dtypes and shapes are compared, and the answer is a reason or None."""
+"""Is an output what was expected? Values, dtypes and shapes are compared, and the answer is a reason or None.
+
+Beside the answer, `error_of` measures how far off an output is at worst.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
+from omniop.conformance.verdict import Error
 
 _BFLOAT16_RTOL = 2.0**-6
 """Two units in the last place of bfloat16, as onnx's own runner allows."""
@@ -100,6 +105,60 @@ def _describe(actual: np.ndarray, expected: np.ndarray, equal: np.ndarray, toler
     where = f" at {list(index)}" if index else ""
     pair = f"{actual[index]!s}, expected {expected[index]!s}"
     return f"{len(wrong)} of {expected.size} values differ, first{where}: {pair}{tolerance}"
+
+
+# -- how far off -----------------------------------------------------------------------------------------------------
+
+
+def error_of(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Error | None:
+    """The worst error of a run's float outputs, over the values that are finite on both sides; None without any."""
+    pairs = (pair for name, value in expected.items() for pair in _float_pairs(actual.get(name), value))
+    found = [error for one, other in pairs if (error := _array_error(one, other))]
+    if not found:
+        return None
+    return Error(max(e.absolute for e in found), max(e.relative for e in found), max(e.ulp for e in found))
+
+
+def _float_pairs(actual: Any, expected: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Float arrays of the same dtype and shape, wherever they are inside of lists."""
+    if isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
+        for one, other in zip(actual, expected, strict=False):
+            yield from _float_pairs(one, other)
+    elif isinstance(expected, np.ndarray | np.generic) and isinstance(actual, np.ndarray | np.generic):
+        one, other = np.asarray(actual), np.asarray(expected)
+        if one.dtype == other.dtype and one.shape == other.shape and _is_float(one.dtype):
+            yield one, other
+
+
+def _array_error(actual: np.ndarray, expected: np.ndarray) -> Error | None:
+    one, other = actual.astype(np.float64).reshape(-1), expected.astype(np.float64).reshape(-1)
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not finite.any():
+        return None
+    distance = np.abs(one - other)[finite]
+    with np.errstate(all="ignore"):
+        relative = np.where(distance == 0, 0.0, distance / np.maximum(np.abs(other[finite]), np.finfo(np.float64).tiny))
+    steps = _steps(_ordinal(actual)[finite], _ordinal(expected)[finite])
+    return Error(float(distance.max()), float(relative.max()), float(steps.max()))
+
+
+def _steps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Exact on one side of zero; across it, where a difference may not fit, the sum of both distances from it."""
+    wide, far = one.astype(np.int64), other.astype(np.int64)
+    across = np.abs(one.astype(np.float64)) + np.abs(other.astype(np.float64))
+    return np.where((wide < 0) == (far < 0), np.abs(wide - far).astype(np.float64), across)
+
+
+def _ordinal(values: np.ndarray) -> np.ndarray:
+    """Each float's place in the order of its dtype, both zeros at 0: a step is a unit in the last place."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    if values.dtype.name == "float8_e8m0fnu":
+        return flat.view(np.uint8)  # it has no sign
+    if values.dtype.name.startswith("float4"):
+        nibble = flat.view(np.uint8)
+        return np.where(nibble & 8, -(nibble & 7).astype(np.int8), nibble.astype(np.int8))
+    bits = flat.view(f"i{flat.itemsize}")
+    return np.where(bits < 0, np.iinfo(bits.dtype).min - bits, bits)
 
 
 def _kind(value: Any) -> str:

@@ -22,11 +22,14 @@ from typing import IO, Any
 
 from omniop.conformance.cases import Case
 from omniop.conformance.oracles import Engine
-from omniop.conformance.runner import Verdict, judge
+from omniop.conformance.runner import judge
+from omniop.conformance.verdict import Verdict
 
 RECYCLE = 400
 """Cases after which a worker is replaced, so that what leaks does not pile up."""
 
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["omniop.conformance.preload"])
 _START_SECONDS = 120.0
 _CRASH_SECONDS = 2.0
 _STACK_SHARE = 0.9  # of the time limit, after which a hanging worker writes its stack
@@ -88,9 +91,8 @@ class _Worker:
     """One process, seen from the parent: what it works on, until when, and what it said."""
 
     def __init__(self, engine: Engine, log: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine, str(log)), daemon=True)
+        self.pipe, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_serve, args=(theirs, engine, str(log)), daemon=True)
         self._process.start()
         theirs.close()
         self._log = log

@@ -1,26 +1,28 @@
-"""What a conformance run says: progress while it goes, tables at its end, and JSON, which is the truth."""
+"""What a conformance run says on a terminal: progress while it goes, and tables at its end."""
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from omniop.conformance.cases import KINDS
-from omniop.conformance.runner import STATUSES, Result
+from omniop.conformance.diff import diff
+from omniop.conformance.record import Report
+from omniop.conformance.table import by_kind
+from omniop.conformance.verdict import STATUSES, Result
 
-_STYLES = {"pass": "green", "fail": "red", "unsupported": "yellow", "crash": "bold red", "timeout": "magenta"}
+_STYLES = {
+    **{"pass": "green", "fail": "red", "crash": "bold red", "timeout": "magenta", "unsupported": "yellow"},
+    **{"xfail": "cyan", "xpass": "bold magenta", "unavailable": "dim"},
+}
+_ALWAYS = ("pass", "fail", "unsupported")
 _REASON_WIDTH = 90
 
 
@@ -53,10 +55,19 @@ def track(results: Iterable[Result], total: int, title: str, *, verbose: int = 0
     return collected
 
 
-def summarise(results: Sequence[Result], title: str, reasons: int = 20) -> None:
-    """Print the counts by kind, and the commonest reasons of what did not pass, each with one example."""
+def summarise(report: Report, reasons: int = 20) -> None:
+    """Print the counts by kind, what ran on the host, and the commonest reasons of what did not pass."""
     console = Console()
-    console.print(_kinds_table(results, title))
+    results = report.results
+    console.print(_kinds_table(report))
+    host = Counter(op for result in results for op in result.verdict.facts.host)
+    if host:
+        console.print(f"on the host by nature: {', '.join(f'{op} ({n})' for op, n in host.most_common())}", style="dim")
+    left = Counter(why for result in results for why in result.verdict.facts.fallbacks)
+    if left:
+        console.print(f"[red]left the device:[/] {escape('; '.join(f'{why} ({n})' for why, n in left.most_common()))}")
+    for line in report.stale:
+        console.print(f"[red]stale:[/] {escape(line)}")
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for result in results:
         if result.verdict.status != "pass":
@@ -73,34 +84,6 @@ def summarise(results: Sequence[Result], title: str, reasons: int = 20) -> None:
     console.print(table)
 
 
-def write_json(path: Path, results: Sequence[Result], target: str) -> None:
-    """Write versions, the machine, the counts and every verdict."""
-    record = {
-        "target": target,
-        "onnx": onnx.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "counts": dict(Counter(result.verdict.status for result in results)),
-        "cases": [result.to_json() for result in results],
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def lost_passes(results: Sequence[Result], baseline: Path) -> list[Result]:
-    """The results that passed in the JSON file ``baseline`` and do not now. ValueError where it is no such file."""
-    try:
-        before = {(case["kind"], case["name"]): case["status"] for case in json.loads(baseline.read_text())["cases"]}
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{baseline} is not a report of this runner: {error!r}") from None
-    return [
-        result
-        for result in results
-        if before.get((result.kind, result.name)) == "pass" and result.verdict.status != "pass"
-    ]
-
-
 def print_results(results: Sequence[Result], title: str) -> None:
     """Print ``results`` one a line under ``title``."""
     console = Console()
@@ -109,20 +92,35 @@ def print_results(results: Sequence[Result], title: str) -> None:
         console.print(_line(result), highlight=False)
 
 
-def _kinds_table(results: Sequence[Result], title: str) -> Table:
-    table = Table(title=f"ONNX {onnx.__version__} cases on {title}")
+def print_diff(before: Report, after: Report) -> None:
+    """Print what changed from one report to another, the losses first."""
+    console = Console()
+    found = diff(before, after)
+    for kind, cases in found.items():
+        console.print(f"[bold]{kind}: {len(cases)}")
+        for was, result in cases:
+            arrow = f"{_styled(was)} -> " if was and kind != "gone" else ""
+            console.print(f"  {arrow}{_line(result)}", highlight=False)
+    if not found:
+        console.print("no case changed its status")
+
+
+def _kinds_table(report: Report) -> Table:
+    results = report.results
+    seen = report.counts
+    statuses = [status for status in STATUSES if status in _ALWAYS or seen[status]]
+    table = Table(title=f"ONNX {report.versions['onnx']} cases on {report.target}, {report.seconds:.0f} s")
     table.add_column("kind")
-    for status in STATUSES:
+    for status in statuses:
         table.add_column(status, justify="right", style=_STYLES[status])
     table.add_column("all", justify="right")
-    table.add_column("seconds", justify="right")
-    by_kind = {kind: [result for result in results if result.kind == kind] for kind in KINDS}
-    rows = [(kind, found) for kind, found in by_kind.items() if found]
-    for kind, found in rows if len(rows) == 1 else [*rows, ("all", results)]:
+    table.add_column("cpu s", justify="right")
+    rows = by_kind(results)
+    for kind, found in rows:
         counts = Counter(result.verdict.status for result in found)
-        seconds = sum(result.verdict.seconds for result in found)
-        cells = [str(counts[status]) for status in STATUSES]
-        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=found is rows[-1][1])
+        seconds = sum(result.verdict.cpu_seconds for result in found)
+        cells = [str(counts[status]) for status in statuses]
+        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == KINDS[-2])
     return table
 
 

@@ -1,0 +1,30 @@
+"""The suite under pytest: ``pytest --omniop-device mine --pyargs omniop.conformance``.
+
+Each case is a test, chosen with ``-k``; ``--quick`` takes a sample, and ``-n`` shares them out where pytest-xdist is
+installed. Without ``--omniop-device`` there is nothing to run, and nothing is imported: every pytest of the environment
+loads this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+QUICK = 400
+"""Cases of a ``--quick`` run."""
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    group = parser.getgroup("omniop", "omniop conformance")
+    group.addoption("--omniop-device", metavar="DEVICE", help="run omniop's conformance suite on this device")
+    group.addoption(
+        "--omniop-expect", metavar="FILE", action="append", type=Path, default=[], help="a list of expected failures"
+    )
+    group.addoption(
+        "--omniop-fallback", choices=("error", "warn", "silent"), default="error", help="when the device declines"
+    )
+    config = pluginmanager.get_plugin("pytestconfig")
+    # A project of this environment may have a --quick of its own, and pytest lets an option be added once.
+    if config is None or any(str(word).startswith("--omniop-device") for word in config.invocation_params.args):
+        group.addoption("--quick", action="store_true", help=f"only a sample of {QUICK} conformance cases")

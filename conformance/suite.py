@@ -1,0 +1,109 @@
+"""A run of the suite: which cases, on what, judged how."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omniop.conformance.cases import KINDS, Case, load_cases, sample_cases, shard_cases
+from omniop.conformance.engines import Fallback, omniop_engine
+from omniop.conformance.expectations import Expectations
+from omniop.conformance.oracles import ENGINES
+from omniop.conformance.probe import Unavailable, here, probe
+from omniop.conformance.record import Report, installed_versions, now
+from omniop.conformance.runner import result_of, run_cases
+from omniop.conformance.verdict import Result, Verdict
+
+Show = Callable[[Iterable[Result], int, str], list[Result]]
+"""Collects results as they come, given how many there will be and the target's name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to run and how to judge it.
+
+    ``filter``: a regular expression on case names. ``sample``: so many of the cases, 0 for all. ``shard``: one part of
+    so many. ``fold``: let constants be constants, as a user's session does. ``oracle``: run one of `ENGINES` instead of
+    omniop on ``device``. ``jobs``: worker processes, 0 for none. ``expect``: lists of expectations beside the suite's.
+    """
+
+    device: str = "cpu"
+    filter: str = ""
+    kinds: Sequence[str] = KINDS
+    sample: int = 0
+    shard: tuple[int, int] = (1, 1)
+    fallback: Fallback = "error"
+    fold: bool = False
+    oracle: str | None = None
+    jobs: int = 2
+    timeout: float = 120.0
+    expect: tuple[Path, ...] = ()
+
+    @property
+    def target(self) -> str:
+        return self.oracle or self.device
+
+    def to_json(self) -> dict[str, Any]:
+        """What chose and judged the cases."""
+        return {
+            "filter": self.filter,
+            "kinds": list(self.kinds),
+            "sample": self.sample,
+            "shard": f"{self.shard[0]}/{self.shard[1]}",
+            "fallback": self.fallback,
+            "fold": self.fold,
+            "oracle": self.oracle or "",
+            "timeout": self.timeout,
+        }
+
+
+def select(settings: Settings) -> list[Case]:
+    """The chosen cases: filtered, then sampled, then the shard. ValueError for a setting that is wrong."""
+    cases = load_cases(settings.filter, settings.kinds)
+    if not cases:
+        raise ValueError(f"no case matches {settings.filter!r}")
+    if settings.sample:
+        cases = sample_cases(cases, settings.sample)
+    return shard_cases(cases, *settings.shard)
+
+
+def run_suite(settings: Settings, show: Show) -> Report:
+    """Run the suite. ValueError for settings that are wrong; a device that is not there makes cases ``unavailable``."""
+    cases = select(settings)
+    expected = Expectations.load(settings.expect)
+    stale = expected.stale({case.name for case in load_cases()})
+    start = time.perf_counter()
+    device, results = _device_and_results(settings, cases)
+    judged = (expected.apply(result, device.get("name", settings.target)) for result in results)
+    collected = in_order(show(judged, len(cases), settings.target))
+    seconds = round(time.perf_counter() - start, 1)
+    return Report(
+        settings.target,
+        tuple(collected),
+        device,
+        settings.to_json(),
+        installed_versions(),
+        tuple(stale),
+        seconds,
+        now(),
+    )
+
+
+def _device_and_results(settings: Settings, cases: Sequence[Case]) -> tuple[dict[str, str], Iterator[Result]]:
+    if settings.oracle:
+        return {}, run_cases(cases, ENGINES[settings.oracle], settings.jobs, settings.timeout)
+    engine = omniop_engine(settings.device, settings.fallback, fold=settings.fold)
+    try:
+        device = probe(settings.device) if settings.jobs else here(settings.device)
+    except Unavailable as error:
+        verdict = Verdict("unavailable", str(error))
+        return {}, (result_of(case, verdict) for case in cases)
+    return device, run_cases(cases, engine, settings.jobs, settings.timeout)
+
+
+def in_order(results: Sequence[Result]) -> list[Result]:
+    """Results by kind and name, as cases are listed."""
+    return sorted(results, key=lambda result: (KINDS.index(result.kind), result.name))

@@ -1,0 +1,52 @@
+"""Results by operator and dtype: the table that every drawn form of a report holds."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from omniop.conformance.cases import KINDS
+from omniop.conformance.verdict import Result
+
+_ONNX = "ONNX's own"
+
+Cells = Mapping[str, Mapping[str, Counter[str]]]
+
+DTYPES = (
+    *("float32", "float64", "float16", "bfloat16"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu", "float4_e2m1fn"),
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "int4", "uint4", "int2", "uint2"),
+    *("bool", "complex64", "complex128", "string"),
+)
+"""The order of columns."""
+
+
+def by_kind(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
+    """Results by kind; where there are several kinds, also ONNX's together, and all."""
+    rows = [(kind, [result for result in results if result.kind == kind]) for kind in KINDS]
+    rows = [(kind, found) for kind, found in rows if found]
+    if len(rows) == 1:
+        return rows
+    ours = [found for kind, found in rows if kind == "edge"]
+    if not ours:
+        return [*rows, (_ONNX, list(results))]
+    onnx = [result for result in results if result.kind != "edge"]
+    return [*rows[:-1], *([(_ONNX, onnx)] if len(rows) > 2 else []), rows[-1], ("all", list(results))]
+
+
+def operator_cells(results: Iterable[Result]) -> Cells:
+    """Counts of statuses by operator and dtype, operators sorted, those of ai.onnx first; networks are left out.
+
+    A case counts once in the cell of each of its dtypes.
+    """
+    cells: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for result in results:
+        for dtype in result.dtypes if result.op else ():
+            cells[result.op][dtype][result.verdict.status] += 1
+    return {op: cells[op] for op in sorted(cells, key=lambda op: ("::" in op, op.lower()))}
+
+
+def columns(cells: Cells) -> list[str]:
+    """The dtypes of the table, in order."""
+    found = {dtype for row in cells.values() for dtype in row}
+    return [*(dtype for dtype in DTYPES if dtype in found), *sorted(found - set(DTYPES))]
