@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from omniop.backends.base import Device
+from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, NodeInfo, Value
 from omniop.dispatcher.host_ops import HOST_OPS
 from omniop.dispatcher.model import Model
@@ -26,7 +27,7 @@ from omniop.opset import dtype as dtypes
 from omniop.opset import host_arithmetic, prims
 from omniop.opset.definitions import Source, Tensor
 from omniop.opset.dtype import DType
-from omniop.opset.errors import MISFITS, ModelError, UnsupportedError
+from omniop.opset.errors import MISFITS, ModelError, OmniopError, UnsupportedError
 from omniop.opset.expr import OperandError
 from omniop.opset.gradient import GRADIENT, gradients, leaf
 from omniop.opset.lowering import HostValue, NeedsHost, Node, OnHost, as_tensor, host_value
@@ -113,6 +114,8 @@ class SegmentTracer:
                 except _CutHere:
                     cut = Cut("host", position)
                     break
+                except OmniopError as error:
+                    raise _naming(info, error) from error
             results, passed = self._results(cut)
         return Traced(self.trace, self.placement, self.symbols, self.statics, self.sources, results, passed, cut, read)
 
@@ -221,6 +224,8 @@ class SegmentTracer:
             return [inputs[0]]
         if info.key == GRADIENT:
             return self._gradient(info, position, inputs, path)
+        if info.key == ("", "If"):
+            return self._if(info, position, inputs[0], path)
         if info.key in HOST_OPS:
             raise _CutHere
         if makes_strings(info) or any(x is not None and not isinstance(x, Tensor | HostValue) for x in inputs):
@@ -234,6 +239,24 @@ class SegmentTracer:
             return self._function(info, self.model.function(info, types, inside=True), position, inputs, path)
         return self._lower(info, position, inputs, path)
 
+    def _if(self, info: NodeInfo, position: int, condition: Any, path: ReadKey) -> list[Any]:
+        """Trace the branch in place of the node where the host knows the condition, as when it asks for a size or a
+        sample rate: the choice is a guard of the template. A condition that a device computes is for the host."""
+        known = self._known(condition)
+        if not isinstance(known, HostValue) or known.array.size != 1:
+            raise _CutHere
+        name = "then_branch" if known.array.reshape(-1)[0] else "else_branch"
+        branch: Graph = info.attributes[name]
+        if not all(v in self.values or v in self.env for v in branch.captured):
+            raise _CutHere  # the values of a function's body have a scope of their own
+        for k, inner in enumerate(branch.nodes):
+            inputs = [None if v is None else self.value(v) for v in inner.inputs]
+            outputs = self._evaluate(inner, position, inputs, self.graph.host_wanted, (*path, k))
+            self.values.update(zip(inner.outputs, outputs, strict=False))
+        route = f"no work: its {name} takes its place, for a condition that the host knows"
+        self.placement.decisions.setdefault(info.origin, Decision(info.origin, info.label, info.op_type, "-", route))
+        return [self.value(v) for v in branch.outputs]
+
     def _host_arithmetic(self, info: NodeInfo, inputs: list[Any]) -> list[Any] | None:
         shape_alone = info.op_type in host_arithmetic.TAKES_TENSORS
         known = inputs if shape_alone else [self._known(x) for x in inputs]
@@ -246,8 +269,11 @@ class SegmentTracer:
         return list(result) if isinstance(result, tuple) else [result]
 
     def _known(self, value: Any) -> Any:
-        """A tensor's elements when the host has them; else the value itself."""
-        found = self.host_of(value) if isinstance(value, Tensor) else None
+        """A tensor's elements when the host has them; else the value itself. A run's floats are data, and stay on
+        the device: to compute with them here would make a template for each of their values."""
+        if not isinstance(value, Tensor) or (value.dtype.is_float and value in self.sources):
+            return value
+        found = self.host_of(value)
         return value if found is None else found
 
     def _lowering_node(self, info: NodeInfo, inputs: Sequence[Any], known: Mapping[object, HostValue]) -> Node:
@@ -350,6 +376,12 @@ def _constant_array(info: NodeInfo) -> np.ndarray:
         if name in values:
             return np.asarray(values[name], object)
     raise UnsupportedError(f"{info.label}: sparse constants are not supported")
+
+
+def _naming(info: NodeInfo, error: OmniopError) -> OmniopError:
+    """An error that says at which node it was met, in one line: names come from the file, line breaks and all."""
+    text = " ".join(str(error).split())
+    return type(error)(text if info.label in text else f"{info.label}: {text}")
 
 
 def _misfit(info: NodeInfo, inputs: Sequence[Any], error: Exception) -> ModelError:

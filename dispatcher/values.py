@@ -53,5 +53,5 @@ def signature(value: RuntimeValue) -> tuple[object, ...]:
     if isinstance(value, DeviceTensor):
         return ("device", value.device.name, value.dtype.name, value.dims)
     if isinstance(value, np.ndarray):
-        return ("host", value.dtype.name, value.ndim)
+        return ("host", value.dtype, value.ndim)
     return (type(value).__name__,)

@@ -106,9 +106,42 @@ def test_a_fault_in_a_body_names_the_body_s_node() -> None:
 
 def test_explain_names_host_steps() -> None:
     """A node that runs between segments has a decision like any other, and is no fallback."""
-    session = omniop.load(IF, device="reference", fallback="error")
-    session.run({"x": np.ones(3, np.float32), "c": np.array(True)})
+    session = omniop.load(LOOP, device="reference", fallback="error")
+    session.run({"x": np.ones(3, np.float32), "n": integer(2)})
     routes = {n.op: (n.device, n.route) for n in session.explain().nodes}
-    assert routes["If"][0] == "host"
-    assert "control flow" in routes["If"][1]
+    assert routes["Loop"][0] == "host"
+    assert "control flow" in routes["Loop"][1]
     assert routes["Sin"][0] == "reference"
+
+
+def test_a_branch_takes_the_place_of_an_if_that_the_host_decides() -> None:
+    """Nested branches too: one segment, whose guard is the condition. The other branch is another template."""
+    source = """g (float[N] x, int64 rate) => (float[M] y)
+    { s = Sin (x) sixteen = Constant <value = int64 {16000}> () c = Equal (rate, sixteen)
+      y = If (c) <then_branch = yes () => (float[A] a)
+                  { m = Shape (x) four = Constant <value = int64[1] {4}> () l = Less (m, four) k = Squeeze (l)
+                    a = If (k) <then_branch = few () => (float[D] d) { d = Neg (s) },
+                                else_branch = many () => (float[E] e) { e = Exp (s) }> },
+                  else_branch = no () => (float[B] b) { b = Concat <axis = 0> (s, x) }> }"""
+    session = omniop.load(model(source), device="reference", fallback="error")
+    expected = onnxruntime_engine(model(source))
+    for count, rate, templates in ((3, 16000, 1), (3, 8000, 1), (2, 16000, 0), (5, 16000, 1), (6, 8000, 0)):
+        feeds = {"x": normal(count), "rate": integer(rate)}
+        assert compare_outputs(session.run(feeds), expected(feeds), 1e-5, 1e-6) is None
+        assert session.last_report.templates_made == templates, (count, rate)
+        assert len(session.last_report.segments) == 1
+    (first, *_) = [n for n in session.explain().nodes if n.op == "If"]
+    assert first.device == "-"
+    assert "takes its place" in first.route
+
+
+def test_an_if_on_computed_data_is_a_host_step() -> None:
+    source = """g (float[N] x) => (float[M] y)
+    { zero = Constant <value = float {0}> () s = ReduceSum <keepdims = 0> (x) c = Greater (s, zero)
+      y = If (c) <then_branch = yes () => (float[A] a) { a = Neg (x) },
+                  else_branch = no () => (float[B] b) { b = Concat <axis = 0> (x, x) }> }"""
+    session = omniop.load(model(source), device="reference", fallback="error")
+    for sign in (1, -1):
+        x = sign * np.ones(3, np.float32)
+        np.testing.assert_array_equal(session.run({"x": x})["y"], -x if sign > 0 else np.concatenate([x, x]))
+    assert {n.op: n.device for n in session.explain().nodes}["If"] == "host"
