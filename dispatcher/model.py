@@ -51,6 +51,8 @@ class Model:
         self.rewrites = tuple(a.rule for a in applied)
         """The rule of each rewriting that was done."""
         self.metadata = _metadata(imported.model)
+        self.files = tuple(map(str, imported.files))
+        """Where its external data lies."""
         self.graph = Reader(imported, self.labels).graph(imported.graph)
 
     def __getstate__(self) -> dict[str, Any]:

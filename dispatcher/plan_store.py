@@ -61,6 +61,8 @@ class _Entry:
     files: tuple[Stamp, ...]
     plan: bytes
     arrays: list[_Place | np.ndarray] = field(default_factory=list)
+    folder: str = ""
+    """Of the model, when it has external data: the same model has other weights elsewhere."""
 
 
 class PlanStore:
@@ -74,7 +76,9 @@ class PlanStore:
         data = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(path, np.uint8, "r")
         self._files: dict[str, np.ndarray] = {"": data}
         self._path = path
-        self._key = cache_key(hashlib.sha256(data.view(np.ndarray).data).digest(), *_environment(), *map(str, _choices(options)))
+        content = hashlib.sha256(data.view(np.ndarray).data).digest()
+        self._key = cache_key(content, *_environment(), *map(str, _choices(options)))
+        self._folder = os.path.realpath(os.path.dirname(path)) if path else ""
         self.kept = 0
         """Templates that the disk has."""
 
@@ -85,7 +89,7 @@ class PlanStore:
             return None
         try:
             entry: _Entry = pickle.loads(payload)
-            if any(_stamp(stamp[0]) != stamp for stamp in entry.files):
+            if any(_stamp(stamp[0]) != stamp for stamp in entry.files) or entry.folder not in ("", self._folder):
                 return None
             arrays = [self._array(a) if isinstance(a, _Place) else a for a in entry.arrays]
             runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays).load()
@@ -115,10 +119,12 @@ class PlanStore:
         if sum(p.nbytes for p in places if isinstance(p, np.ndarray)) > MAX_PLAN_BYTES:
             return
         files += [_stamp(p.file) for p in places if isinstance(p, _Place) and p.file]
+        files += [_stamp(file) for file in runner.model.files]  # small arrays of theirs are in the plan itself
         stamps = tuple(dict.fromkeys(s for s in files if s is not None))
         if None in files:
             return
-        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places), 5)
+        folder = self._folder if runner.model.files else ""
+        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places, folder), 5)
         if len(payload) <= MAX_PLAN_BYTES:
             self._cache.put(self._key, payload)
 

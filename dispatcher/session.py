@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +121,7 @@ class Session:
             if name not in names:
                 raise FeedError(f"the model has no output {name!r}; it has: {', '.join(names)}")
         report = RunReport()
-        with _limited(self.threads):
+        with _limited(self.threads), _host_memory():
             values = self.runner.run(env, report)
         self.last_report = report
         self._tell()
@@ -129,7 +129,8 @@ class Session:
             self._plans.save(self.runner)
         found = dict(zip(names, values, strict=True))
         lent: set[int] = set()
-        return {name: _own(found[name], lent) for name in wanted}
+        with _host_memory():
+            return {name: _own(found[name], lent) for name in wanted}
 
     def explain(self) -> Explanation:
         """Where each node runs and why, kernels, copies and memory, of every template made so far."""
@@ -201,6 +202,15 @@ def _limited(threads: int | None) -> AbstractContextManager[object]:
 def _blas() -> ThreadpoolController:
     """Looking for the libraries that are loaded takes longer than a small model."""
     return ThreadpoolController()
+
+
+@contextmanager
+def _host_memory() -> Iterator[None]:
+    """numpy says how many bytes it did not get, and for what array."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(f"the host has no memory left: {error}") from error
 
 
 def _spare(found: Registry) -> list[Device]:

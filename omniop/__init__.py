@@ -5,6 +5,8 @@
     outputs = session.run({"x": array})
     print(session.explain())
 
+Scripts written for ONNX Runtime run with ``import omniop as ort``: see `omniop.ort`.
+
 Importing this package imports nothing else; names are loaded when they are first used (PEP 562).
 """
 
@@ -25,6 +27,25 @@ if TYPE_CHECKING:
         PlacementError,
         UnsupportedError,
     )
+    from omniop.ort import (
+        ExecutionMode,
+        ExecutionOrder,
+        GraphOptimizationLevel,
+        InferenceSession,
+        IOBinding,
+        ModelMetadata,
+        NodeArg,
+        OptionError,
+        OrtValue,
+        RunOptions,
+        SessionOptions,
+        disable_telemetry_events,
+        enable_telemetry_events,
+        get_all_providers,
+        get_available_providers,
+        get_device,
+        set_default_logger_severity,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,21 +59,47 @@ _HOME = {
         ),
         "omniop.opset.errors",
     ),
+    **dict.fromkeys(
+        (
+            *("InferenceSession", "NodeArg", "ModelMetadata", "IOBinding", "OrtValue", "OptionError"),
+            *("SessionOptions", "RunOptions", "GraphOptimizationLevel", "ExecutionMode", "ExecutionOrder"),
+            *("get_all_providers", "get_available_providers", "get_device"),
+            *("set_default_logger_severity", "disable_telemetry_events", "enable_telemetry_events"),
+        ),
+        "omniop.ort",
+    ),
 }
 __all__ = [
     "DeviceError",
     "DeviceInfo",
     "ExecutionError",
+    "ExecutionMode",
+    "ExecutionOrder",
     "FallbackWarning",
     "FeedError",
+    "GraphOptimizationLevel",
+    "IOBinding",
+    "InferenceSession",
     "ModelError",
+    "ModelMetadata",
+    "NodeArg",
     "OmniopError",
+    "OptionError",
+    "OrtValue",
     "PlacementError",
+    "RunOptions",
     "Session",
+    "SessionOptions",
     "UnsupportedError",
     "ValueInfo",
     "devices",
+    "disable_telemetry_events",
+    "enable_telemetry_events",
+    "get_all_providers",
+    "get_available_providers",
+    "get_device",
     "load",
+    "set_default_logger_severity",
 ]
 
 

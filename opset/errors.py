@@ -33,3 +33,10 @@ class UnsupportedError(OmniopError):
 
 class ExecutionError(OmniopError):
     """The run itself found bad data: an index outside its tensor, a shape that does not multiply out."""
+
+
+MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What code for an op, being ordinary Python, raises of itself on an invalid node that no check of its own foresaw.
+
+It is turned into an error that names the node, in one place for lowerings and in one for host steps.
+"""

@@ -3,8 +3,9 @@
 A model is untrusted, and its locations are paths of its author's choosing. A location must be relative, without
 ``..``, and lead to a regular file under the model's folder, links resolved. One exception: a Hugging Face cache is made
 of links (``snapshots/<revision>/model.onnx_data -> ../../blobs/<hash>``), so a model in such a snapshot may reach the
-blobs of its own repository, and nothing else. Offsets and lengths are compared with the file's size before a tensor is
-made of it.
+blobs of its own repository, and nothing else. A hard link is a file of the folder like any other: only who may write
+there can make one, and package managers install by them. Offsets and lengths are compared with the file's size before a
+tensor is made of it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,11 @@ class ExternalData:
         """``folder``: where locations are relative to; None when the model did not come from a file."""
         self.folder = folder
         self._files: dict[Path, np.ndarray] = {}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files mapped so far, as resolved."""
+        return tuple(self._files)
 
     def map(self, tensor: ir.ExternalTensor, what: str) -> ir.TensorProtocol:
         """The same tensor over mapped bytes, read-only, without a copy; sub-byte types are unpacked when read.

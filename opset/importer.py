@@ -67,6 +67,8 @@ class ImportedModel:
     """For messages: the path, or what the model was given as."""
     notes: tuple[str, ...] = ()
     """Oddities worth a line to the user; empty for most models."""
+    files: tuple[Path, ...] = ()
+    """Where its external data lies."""
 
     @property
     def graph(self) -> ir.Graph:
@@ -199,7 +201,7 @@ class _Import:
             self._graph(graph, [])
             _sort(graph)
         self._check_opsets()
-        return ImportedModel(self.model, self.name, tuple(self.notes))
+        return ImportedModel(self.model, self.name, tuple(self.notes), self.data.files)
 
     def _scopes(self) -> list[ir.Graph | ir.Function]:
         """What imports opsets of its own."""

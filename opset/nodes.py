@@ -23,13 +23,12 @@ _VARIADIC = 1 << 30
 
 
 def node_label(node: ir.Node) -> str:
-    """A node for messages: ``Conv "stem.0"``; by its first output where it has no name."""
+    """A node for messages, in one line: ``Conv "stem.0"``; by its first output where it has no name."""
     op_type = node.op_type or "a node without an operator"
     name = f"{node.domain}::{op_type}" if node.domain else op_type
-    if node.name:
-        return f'{name} "{node.name}"'
     output = next((v.name for v in node.outputs if v.name), None)
-    return f'{name} of "{output}"' if output else name
+    label = f'{name} "{node.name}"' if node.name else f'{name} of "{output}"' if output else name
+    return " ".join(label.split())
 
 
 def check_arity(node: ir.Node, schema: onnx.defs.OpSchema) -> None:

@@ -6,8 +6,7 @@ import json as json_
 import sys
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,19 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omniop.cli.complete import device_names
+from omniop.cli.demo import demo
 from omniop.cli.errors import UsageError, told
 
 if TYPE_CHECKING:
     from omniop.dispatcher.session import Session
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: [bold]omniop devices[/], then: [bold]omniop run model.onnx --random[/]",
 )
+
+app.command()(demo)
 
 
 class Fallback(StrEnum):
@@ -45,6 +47,7 @@ DeviceOption = Annotated[
         "--device",
         "-d",
         help="Where to run, as [bold]omniop devices[/] calls it; repeatable, best first. By default cpu.",
+        autocompletion=device_names,
     ),
 ]
 InputOption = Annotated[
@@ -192,6 +195,8 @@ def conformance(context: typer.Context) -> None:
     \b
     Examples:
       omniop conformance --device cpu --filter softmax
+      omniop conformance --device opencl --json report.json --html report.html
+      omniop conformance diff before.json report.json
       omniop conformance --help
     """
     from omniop.conformance.__main__ import app as suite
@@ -250,9 +255,7 @@ def _run(request: _Request) -> _Ran:
     return _Ran(session, outputs, notes, loaded - start, time.perf_counter() - ready)
 
 
-@contextmanager
-def _busy(what: str) -> Iterator[None]:
-    from omniop.cli import progress, show
+def _busy(what: str) -> AbstractContextManager[None]:
+    from omniop.cli import bar, show
 
-    with progress.spinner(what, show.console(stderr=True)):
-        yield
+    return bar.busy(what, show.console(stderr=True))

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 import typer
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the signal's number."""
+
 
 class UsageError(Exception):
     """Options that are well formed and do not fit: each other, the model, or the files that they name."""
@@ -15,9 +18,16 @@ class UsageError(Exception):
 
 @contextmanager
 def told(debug: bool) -> Iterator[None]:
-    """Turn a failure inside into ``error: ...`` on stderr and exit status 1; with ``debug`` let it through."""
+    """Turn a failure inside into ``error: ...`` on stderr and exit status 1; with ``debug`` let it through.
+
+    That what was printed cannot be written is a failure, too. Ctrl-C is one line and exit status `INTERRUPTED`.
+    """
     try:
         yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         # typer.Exit and its like are how a command ends, not how it fails.
         if debug or isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError)):
@@ -32,6 +42,6 @@ def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, (OmniopError, UsageError)):
         return text
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.filename or 'standard output'}: {error.strerror}"
     return f"{type(error).__name__}: {text} (this should not have happened: --debug shows where it did)"

@@ -54,20 +54,23 @@ def summary(name: str, array: np.ndarray[Any, Any]) -> Summary:
 
 
 def check_directory(folder: Path) -> None:
-    """Say before a long run what would fail after it."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output-dir {folder} is a file, not a folder")
+    """Say before a long run what would fail after it. Raises UsageError."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"--output-dir {folder}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--output-dir {folder}: {there} may not be written to")
 
 
 def write_arrays(outputs: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     """Write every tensor as ``folder/NAME.npy`` and return the paths by name.
 
-    All are written aside before the first takes its place, so a failure leaves the folder as it was.
+    All are written aside before the first takes its place, so a failure leaves the folder as it was. Raises UsageError.
     """
     paths = _paths([name for name, _ in arrays_of(outputs)], folder)
     there = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".omniop-", dir=folder) as aside:
             for name, array in arrays_of(outputs):
                 # Strings in an object array would be pickled; as fixed-width text they are not.
@@ -75,9 +78,11 @@ def write_arrays(outputs: Mapping[str, Any], folder: Path) -> dict[str, Path]:
                 np.save(Path(aside) / paths[name].name, plain, allow_pickle=False)
             for path in paths.values():
                 os.replace(Path(aside) / path.name, path)
-    except BaseException:
-        if not there:
+    except BaseException as error:
+        if not there and folder.exists():
             folder.rmdir()
+        if isinstance(error, OSError):  # numpy's own has neither a file nor a reason
+            raise UsageError(f"--output-dir {folder} cannot be written: {error.strerror or error}") from error
         raise
     return paths
 

@@ -87,12 +87,13 @@ def placement_line(explanation: Explanation) -> str:
     parts = [f"{name}: {_count(n, 'node')} in {_count(kernels[name], 'kernel')}" for name, n in nodes.items()]
     parts += [f"host: {_count(host, 'node')}"] * (host > 0)
     parts += [f"{_count(free, 'node')} without work"] * (free > 0)
+    parts += [f"tensor work: {', '.join(f'{name} {explanation.share(name):.1%}' for name in explanation.tensor_work)}"]
     return f"{'; '.join(parts) or 'no nodes'}; {explanation.copied_bytes} bytes copied between devices"
 
 
 def print_explanation(session: Session, out: Console) -> None:
     explanation = session.explain()
-    rules = Counter(applied.rule for applied in session.rewrites)
+    rules = Counter(session.model.rewrites)
     if rules:
         out.print(escape("rewritten: " + ", ".join(f"{rule} ({n})" for rule, n in rules.items())))
     out.print(_nodes_table(explanation.nodes))

@@ -171,6 +171,22 @@ def test_weights_of_changed_external_data_are_read_anew(tmp_path: Path) -> None:
         assert again.last_report.templates_made == 0
 
 
+@pytest.mark.parametrize("size", [4, 64], ids=["kept in the plan", "left in their file"])
+def test_the_same_model_with_other_weights_beside_it(size: int, tmp_path: Path) -> None:
+    """One model file in two folders; then its weights changed where they are."""
+    x = normal(3, size)
+    for seed, name in enumerate(("a", "b", "b")):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        weight = normal(size, size, seed=seed)
+        proto = model(f"g (float[N, {size}] x) => (float[N, {size}] y) {{ y = MatMul (x, w) }}", w=weight)
+        onnx.save(proto, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+        for made in (1, 0):
+            session = omniop.load(folder / "m.onnx")
+            np.testing.assert_allclose(session.run({"x": x})["y"], x @ weight, rtol=1e-4, atol=1e-5)
+            assert session.last_report.templates_made == made
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a plan", None], ids=["empty", "rubbish", "a pickle of something else"])
 def test_a_damaged_plan_counts_as_none(damage: bytes | None, net: Path, own_cache: Path) -> None:
     """Whole entries with wrong content too: another version may have left them."""

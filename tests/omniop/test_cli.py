@@ -22,9 +22,10 @@ from small_models import F32, affine, gather, model, pair
 from typer.testing import CliRunner
 
 import omniop as package
-from omniop.cli import outputs, progress
+from omniop.cli import bar, complete, outputs
 from omniop.cli.app import app
 from omniop.cli.errors import UsageError
+from omniop.dispatcher import registry, watch
 
 X = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
 B = np.array([1, 1, 1], np.float32)
@@ -285,7 +286,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(np, "save", save)
     folder = tmp_path / "out"
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UsageError, match=r"--output-dir .*out cannot be written: No space"):
         outputs.write_arrays({"a": X, "b": B}, folder)
     assert saved
     assert not folder.exists()
@@ -294,11 +295,107 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("patience", "terminal", "shows"), [(0.01, True, True), (60, True, False), (0.01, False, False)]
 )
-def test_spinner_is_for_long_work_on_a_terminal(
+def test_a_bar_is_for_long_work_on_a_terminal(
     patience: float, terminal: bool, shows: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "PATIENCE", patience)
+    monkeypatch.setattr(bar, "PATIENCE", patience)
     written = io.StringIO()
-    with progress.spinner("loading", Console(file=written, force_terminal=terminal, width=60)):
+    with bar.busy("loading", Console(file=written, force_terminal=terminal, width=100)):
         time.sleep(0.3)
     assert ("loading" in written.getvalue()) is shows
+
+
+def test_a_bar_tells_what_the_dispatcher_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bar, "PATIENCE", 0.01)
+    written = io.StringIO()
+    with bar.busy("running", Console(file=written, force_terminal=True, width=100)):
+        time.sleep(0.1)
+        watch.tell("placing nodes", 1, 4)
+        time.sleep(0.3)
+        placed = written.getvalue()
+        watch.tell("compiling 3 kernels")
+        time.sleep(0.3)
+    assert "running: placing nodes" in placed
+    assert "left" in placed or "nearly done" in placed
+    assert "running: compiling 3 kernels" in written.getvalue()
+
+
+def test_a_run_tells_its_watcher() -> None:
+    told: list[tuple[str, int, int]] = []
+    with watch.watched_by(lambda *step: told.append(step)):
+        package.load(affine(), "reference").run({"x": X, "b": B})
+    package.load(affine(), "reference").run({"x": X, "b": B})
+    assert [step for step in told if step[0] == "placing nodes"] == [("placing nodes", k, 2) for k in (0, 1)]
+
+
+# Shells ---------------------------------------------------------------------------------------------
+
+
+def in_a_process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "omniop.cli", *map(str, arguments)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **{**streams, **options})
+
+
+def test_device_names_are_completed() -> None:
+    assert complete.GROUP == registry.GROUP
+    assert complete.device_names("c") == ["cpu", "cuda"]
+    words = {"COMP_WORDS": "omniop run --device ref", "COMP_CWORD": "3", "_OMNIOP_COMPLETE": "complete_bash"}
+    done = in_a_process(env={**os.environ, **words})
+    assert done.communicate(timeout=60)[0].split() == ["reference"]
+    code = "import sys; from omniop.cli.complete import device_names; device_names(''); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "onnx", "omniop.dispatcher", "rich"} & set(loaded)
+
+
+def test_completion_can_be_installed() -> None:
+    assert "--install-completion" in succeeds("--help")
+    assert "_omniop_completion" in in_a_process("--show-completion", "bash").communicate(timeout=60)[0]
+
+
+def test_ctrl_c_is_one_line(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(package, "load", interrupted)
+    result = omniop("run", files["affine"], "--random", "--dim", "batch=2")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "\ninterrupted\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full device")
+def test_output_that_cannot_be_written(files: dict[str, Path]) -> None:
+    with open("/dev/full", "w") as full:
+        arguments = ("run", files["pair"], "--random", "--dim", "n=2", "--device", "reference", "--json")
+        process = in_a_process(*arguments, stdout=full)
+        said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (1, "error: standard output: No space left on device\n")
+
+
+def test_full_disk(files: dict[str, Path], tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: numpy's error then has no reason to tell."""
+    resource = pytest.importorskip("resource")
+    x = tmp_path / "x.npy"
+    np.save(x, np.zeros(100_000, np.float32))
+    folder = tmp_path / "out"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    process = in_a_process(
+        *("run", files["pair"], "--input", f"p={x}", "--input", f"q={x}", "--device", "reference"),
+        *("--output-dir", folder),
+        preexec_fn=limit,
+    )
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (1, "")
+    assert said.startswith(f"error: --output-dir {folder} cannot be written: ")
+    assert len(said.splitlines()) == 1
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc/nowhere/out", "/dev/full"])
+def test_folders_that_cannot_be_made(folder: str, files: dict[str, Path], inputs: list[str]) -> None:
+    if not os.path.exists("/proc/self"):
+        pytest.skip("Linux's file systems")
+    line = fails("run", files["affine"], "--device", "reference", *inputs, "--output-dir", folder)
+    assert f"--output-dir {folder}" in line
