@@ -80,11 +80,18 @@ class KernelEvaluator:
                 run.store(store)
             return
         run.carries = [run.value(c.init) for c in self.kernel.carries]
+        each_step = self.kernel.stores if self.kernel.until is None else ()
         for step in range(expr.evaluate(self.kernel.seq.args[0], run.sizes)):
             run.start_step(self.kernel.seq, step)
-            for store in self.kernel.stores:
+            for store in each_step:
                 run.store(store)
             run.carries = [run.value(c.update) for c in self.kernel.carries]
+            if self.kernel.until is not None and run.all(self.kernel.after_step()):
+                break
+        if self.kernel.until is not None:
+            run.memo.clear()
+            for store in self.kernel.stores:
+                run.store(store)
 
 
 class _Run:
@@ -175,6 +182,9 @@ class _Run:
             self._fault(node.attr.fault)
         found = self.ops.take(flat, self.ops.select(test, place, self.ops.full(0, offset.dtype)))
         return self.ops.select(test, found, self.memo[other])
+
+    def all(self, condition: Expr) -> bool:
+        return not self.ops.any(self.ops.alu["not"](self.value(condition)))
 
     def _fault(self, code: int) -> None:
         from omniop.opset.dtype import INT32, INT64

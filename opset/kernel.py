@@ -12,7 +12,7 @@ expressions.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omniop.opset import expr
@@ -65,6 +65,9 @@ class Kernel:
     ``seq``: with a sequential axis (an axis node that is not in ``axes``), the stores run once a step, in order, and
     may use ``carry(k)``: the value before this step's update. Updates see the values before the step, all at once.
 
+    ``until``: makes the sequential axis a *fold*. The stores then run once, after the last step, and see the final
+    carries; and the steps may end as soon as this condition on the carries holds, since those left change nothing.
+
     ``error``: the number of the error word's buffer (int32[1]) among ``params``, when a load or a store may fault.
     """
 
@@ -75,11 +78,14 @@ class Kernel:
     seq: Expr | None = None
     carries: tuple[Carry, ...] = ()
     error: int | None = None
+    until: Expr | None = None
     _hash: int = field(default=0, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(
-            self, "_hash", hash((self.params, self.axes, self.stores, self.sizes, self.seq, self.carries, self.error))
+            self,
+            "_hash",
+            hash((self.params, self.axes, self.stores, self.sizes, self.seq, self.carries, self.error, self.until)),
         )
 
     def __hash__(self) -> int:
@@ -92,10 +98,32 @@ class Kernel:
             yield self.seq
         for c in self.carries:
             yield from (c.init, c.update)
+        if self.until is not None:
+            yield self.until
         for s in self.stores:
             yield from (s.offset, s.value)
             if s.guard is not None:
                 yield s.guard
+
+    def after_step(self) -> Expr:
+        """``until`` as it is after a step: of the updates in place of the carries."""
+        assert self.until is not None
+        updates = {expr.carry(k, c.dtype): c.update for k, c in enumerate(self.carries)}
+        return expr.substitute(self.until, updates)
+
+    def stores_after_one_step(self) -> tuple[Store, ...]:
+        """The stores of a fold of one step, with what the carries then are."""
+        before = {expr.carry(k, c.dtype): c.init for k, c in enumerate(self.carries)}
+        after = {carry: expr.substitute(c.update, before) for carry, c in zip(before, self.carries, strict=True)}
+        return tuple(
+            replace(
+                s,
+                offset=expr.substitute(s.offset, after),
+                value=expr.substitute(s.value, after),
+                guard=None if s.guard is None else expr.substitute(s.guard, after),
+            )
+            for s in self.stores
+        )
 
     def describe(self) -> str:
         """One line for ``explain``."""

@@ -194,7 +194,8 @@ class _Rewriter:
             Carry(self._held_dtype(c.dtype), self._hold(c.init), self._hold(c.update)) for c in kernel.carries
         )
         params = tuple(Param(self._stored_dtype(p.dtype), p.written) for p in kernel.params)
-        return replace(kernel, params=params, stores=stores, carries=carries)
+        until = None if kernel.until is None else self._hold(kernel.until)
+        return replace(kernel, params=params, stores=stores, carries=carries, until=until)
 
     def stored_value(self, root: Expr) -> Expr:
         """``root`` in the dtype its buffer is stored in."""

@@ -12,6 +12,7 @@ free), an axis runs over 0 .. extent - 1.
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import blake2b
 from math import gcd
 
 from omniop.opset import expr
@@ -25,8 +26,15 @@ _ORDER = {"size": 0, "axis": 1}
 
 
 @lru_cache(maxsize=1 << 16)
-def _sort_key(atom: Expr) -> tuple[int, str]:
-    return (_ORDER.get(atom.op, 2), repr(atom))
+def _sort_key(atom: Expr) -> tuple[int, str, bytes]:
+    """An order that does not change from run to run, and in which no two atoms are equal."""
+    return (_ORDER.get(atom.op, 2), expr.format_expr(atom, 3), _digest(atom))
+
+
+@lru_cache(maxsize=1 << 16)
+def _digest(node: Expr) -> bytes:
+    own = f"{node.op} {node.dtype} {node.attr!r}".encode()
+    return blake2b(own + b"".join(map(_digest, node.args)), digest_size=16).digest()
 
 
 def _times(a: Poly, b: Poly) -> Poly:

@@ -5,8 +5,7 @@
 - ``map``: any expression over an index space (elementwise arithmetic, gather, pad, casts, broadcasting). An
   expression may hold reduces over further axes with a monoid of `alu.MONOIDS`.
 - ``contract``: batched matrix product ``[..., M, K] x [..., K, N]`` with a stated accumulator dtype.
-- ``scatter``: stores at computed places, combining or not; with a sequential axis, in order and carrying scalars, or
-  once at its end (a fold, see `kernel.Kernel`).
+- ``scatter``: stores at computed places, combining or not; with a sequential axis, in order, or once after a fold.
 
 **Structured** prims, which a device may take whole and which otherwise expand (`omniop.opset.expand`): conv,
 window_reduce, sort, prefix. **repeat** runs a body a number of times; the dispatcher runs it.

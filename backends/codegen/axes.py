@@ -53,7 +53,7 @@ def stride_of(offset: Expr, axis: Expr) -> tuple[Expr, Expr] | None:
     rest: poly.Poly = {}
     for monomial, c in poly.poly_of(offset).items():
         others = tuple(a for a in monomial if a is not axis)
-        if any(axis in expr.free_axes(a) for a in others if a.op not in ("size", "axis")):
+        if any(_varies_along(axis, a) for a in others):
             return None
         if len(others) == len(monomial):
             rest[monomial] = c
@@ -70,9 +70,16 @@ def step_of(offset: Expr, axis: Expr) -> int | None:
     for monomial, c in poly.poly_of(offset).items():
         if monomial == (axis,):
             step = c
-        elif axis in monomial or any(axis in expr.free_axes(a) for a in monomial if a.op not in ("size", "axis")):
+        elif axis in monomial or any(_varies_along(axis, a) for a in monomial):
             return None
     return step if -1 <= step <= NEAR else None
+
+
+def _varies_along(axis: Expr, atom: Expr) -> bool:
+    """Whether an atom that is not the axis itself differs from point to point of it. A carry may."""
+    if atom.op in ("size", "axis"):
+        return False
+    return axis in expr.free_axes(atom) or any(n.op == "carry" for n in expr.walk(atom))
 
 
 def _fresh(kernel: Kernel) -> Iterator[int]:
@@ -117,6 +124,7 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
         kernel,
         axes=places(tuple(a for a in kernel.axes if a.op == "axis")),
         carries=tuple(replace(c, init=change(c.init), update=change(c.update)) for c in kernel.carries),
+        until=None if kernel.until is None else change(kernel.until),
         stores=tuple(
             replace(
                 s,
@@ -198,7 +206,7 @@ def _uses(kernel: Kernel) -> tuple[set[Expr], list[Expr]]:
     """The axes whose numbers matter as such, and all offsets."""
     pinned: set[Expr] = set()
     offsets = [s.offset for s in kernel.stores]
-    stack = [e for c in kernel.carries for e in (c.init, c.update)]
+    stack = [e for c in kernel.carries for e in (c.init, c.update)] + [e for e in (kernel.until,) if e is not None]
     stack += [s.value for s in kernel.stores] + [s.guard for s in kernel.stores if s.guard is not None]
     seen: set[Expr] = set(stack)
 

@@ -208,7 +208,12 @@ class KernelPrinter:
         kind = type_name(loop.index.dtype)
         self.open(f"for ({kind} {index} = {first}; {index} < {self.operand(loop.extent)}; {step})")
         self.block(loop.body)
+        ended = None if loop.until is None else self._temporary(BOOL)
+        if ended is not None and loop.until is not None:  # it may be a value that is now updated
+            self.define(ended, self.operand(loop.until))
         self._update(loop)
+        if ended is not None:
+            self.line(f"if ({name_of(ended)}) break;")
         self.shut()
         if loop.lanes:
             for reduction in loop.reductions:

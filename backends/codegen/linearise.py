@@ -444,7 +444,7 @@ class _KernelWriter(_Writer):
         )
 
     def _steps(self, scope: _Scope) -> None:
-        """The stores, inside the sequential axis if there is one."""
+        """The stores, inside the sequential axis if there is one, or after it when it is a fold."""
         kernel = self._kernel
         if kernel.seq is None:
             for store in kernel.stores:
@@ -457,11 +457,22 @@ class _KernelWriter(_Writer):
         inits = [self.value(c.init, scope, c.dtype) for c in kernel.carries]
         bound = {kernel.seq: index, **{expr.carry(k, v.dtype): v for k, v in enumerate(carries)}}
         step = _Scope(scope, bound, uniform=scope.uniform)
-        for store in kernel.stores:
+        for store in kernel.stores if kernel.until is None else ():
             self._store(store, step)
         updates = [self.value(c.update, step, c.dtype) for c in kernel.carries]
+        until = None if kernel.until is None else self._written(kernel.after_step(), step)
         carried = tuple(Carried(v, i, u) for v, i, u in zip(carries, inits, updates, strict=True))
-        scope.stmts.append(Loop(index, extent, tuple(step.stmts), carried, axis=kernel.seq, ordered=True))
+        scope.stmts.append(Loop(index, extent, tuple(step.stmts), carried, axis=kernel.seq, ordered=True, until=until))
+        if kernel.until is not None:
+            after = _Scope(scope, bound, uniform=scope.uniform)
+            for store in kernel.stores:
+                self._store(store, after)
+            scope.stmts += after.stmts
+
+    def _written(self, condition: Expr, scope: _Scope) -> Operand:
+        """The value of an expression that is none of the kernel's own."""
+        self.learn((condition,))
+        return self.value(condition, scope)
 
     def _store(self, store: KernelStore, scope: _Scope) -> None:
         """In the outermost loop that has its values: points that differ in other axes would store the same again."""

@@ -173,7 +173,7 @@ class _Costs:
         self._strides: dict[tuple[Expr, Expr], int | None] = {}
         self.contexts: list[_Context] = []
         seq = () if kernel.seq is None else (kernel.seq,)
-        roots = [e for c in kernel.carries for e in (c.init, c.update)]
+        roots = [e for c in kernel.carries for e in (c.init, c.update)] + [e for e in (kernel.until,) if e is not None]
         roots += [e for s in kernel.stores for e in (s.value, s.guard) if e is not None]
         self.root = self._context(None, (*kernel.axes, *seq), frozenset(), roots)
         self.root.accesses += [

@@ -122,6 +122,7 @@ class Loop:
     all lanes. Such a loop is never inside another one with ``lanes``; control flow around it is uniform.
     ``axis``: the axis node the index stands for; None when several axes were flattened into this loop.
     ``ordered``: steps must run in order (a sequential axis); otherwise only the carried values order them.
+    ``until``: a value of the body; the step in which it is true is the last one.
     """
 
     index: Var
@@ -132,6 +133,7 @@ class Loop:
     axis: Expr | None = None
     lanes: bool = False
     ordered: bool = False
+    until: Operand | None = None
 
 
 Stmt = Let | Load | Store | Loop

@@ -71,11 +71,12 @@ def fitted(model: BaseEstimator, name: str) -> Fitted:
     return model.fit(x[:300], y[:300]), x[300:] if len(x) > 300 else x[:100]
 
 
-def session(model: BaseEstimator, device: str, sample: Any, zipmap: bool = False) -> omniop.Session:
-    """The converted model on a device, from which no node may fall back."""
-    options = {"zipmap": zipmap} if hasattr(model, "predict_proba") else None  # others give no maps
+def session(model: BaseEstimator, device: str, sample: Any, **options: bool) -> omniop.Session:
+    """The converted model on a device, from which no node may fall back. Scores are an array unless asked otherwise."""
+    if hasattr(model, "predict_proba"):
+        options = {"zipmap": False, **options}
     types = {"initial_types": sample} if isinstance(sample, list) else {"X": sample[:1]}
-    return omniop.load(to_onnx(model, options=options, target_opset=OPSETS, **types), device, fallback="error")
+    return omniop.load(to_onnx(model, options=options or None, target_opset=OPSETS, **types), device, fallback="error")
 
 
 def run(model: BaseEstimator, x: np.ndarray, device: str) -> list[Any]:
@@ -96,7 +97,9 @@ REGRESSORS: dict[str, Callable[[], BaseEstimator]] = {
     "SVR": lambda: make_pipeline(StandardScaler(), SVR(C=50)),
     "SVR, polynomial kernel": lambda: make_pipeline(StandardScaler(), SVR(kernel="poly", degree=2)),
     "linear SVR": lambda: make_pipeline(StandardScaler(), LinearSVR(random_state=0, max_iter=10000)),
-    "Gaussian process": lambda: make_pipeline(StandardScaler(), GaussianProcessRegressor(RBF(3.0), alpha=1.0, optimizer=None)),
+    "Gaussian process": lambda: make_pipeline(
+        StandardScaler(), GaussianProcessRegressor(RBF(3.0), alpha=1.0, optimizer=None)
+    ),
 }
 
 
@@ -147,7 +150,9 @@ CLASSIFIERS: dict[str, tuple[Callable[[], BaseEstimator], str]] = {
     ),
     "vote": (
         lambda: VotingClassifier(
-            [("a", LogisticRegression(max_iter=5000)), ("b", DecisionTreeClassifier(random_state=0))], voting="soft", flatten_transform=False
+            [("a", LogisticRegression(max_iter=5000)), ("b", DecisionTreeClassifier(random_state=0))],
+            voting="soft",
+            flatten_transform=False,
         ),
         "iris",
     ),
@@ -166,14 +171,12 @@ def test_classifier(name: str, device: str) -> None:
 def test_decision_function(device: str) -> None:
     """No probabilities: the scores are distances."""
     model, x = fitted(make_pipeline(StandardScaler(), LinearSVC(random_state=0)), "wine")
-    label, scores = run(model, x, device)
+    label, scores = session(model, device, x, nocl=False).run({"X": x}).values()
     np.testing.assert_allclose(scores, model.decision_function(x), rtol=1e-3, atol=1e-4)
     assert label.tolist() == model.predict(x).tolist()
 
 
-@pytest.mark.parametrize(
-    "model", [IsolationForest(n_estimators=5, random_state=0), OneClassSVM(gamma="auto")], ids=str
-)
+@pytest.mark.parametrize("model", [IsolationForest(n_estimators=5, random_state=0), OneClassSVM(gamma="auto")], ids=str)
 def test_outliers(model: BaseEstimator, device: str) -> None:
     """Away from where the decision is on the edge of a float."""
     model, x = fitted(make_pipeline(StandardScaler(), model), "wine")

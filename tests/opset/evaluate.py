@@ -38,7 +38,14 @@ class Interpreter:
         self.values[d.outputs[0]] = self.feeds[d.name] if d.array is None else d.array
 
     def _kernel(
-        self, d: Definition, axes: tuple, stores: list, carries: tuple = (), seq: Any = None, bases: tuple = ()
+        self,
+        d: Definition,
+        axes: tuple,
+        stores: list,
+        carries: tuple = (),
+        seq: Any = None,
+        bases: tuple = (),
+        until: Any = None,
     ) -> None:
         tensors = list(d.inputs())
         params = [Param(t.dtype) for t in tensors]
@@ -95,6 +102,7 @@ class Interpreter:
             None if seq is None else flat(seq),
             tuple(Carry(c.init.dtype, flat(c.init), flat(c.update)) for c in carries),
             len(params) - 1,
+            None if until is None else flat(until),
         )
         KernelEvaluator(kernel, NUMPY)(arrays, [self.trace.env.hints[n] for n in names])
         if error[0]:
@@ -110,7 +118,7 @@ class Interpreter:
         self._kernel(d, axes, [prims.TensorStore(0, axes, d.value)])
 
     def _scatter(self, d: Scatter) -> None:
-        self._kernel(d, d.axes, list(d.stores), d.carries, d.seq, d.bases)
+        self._kernel(d, d.axes, list(d.stores), d.carries, d.seq, d.bases, d.until)
 
     def _structured(self, d: Structured) -> None:
         if d.prim == "contract":

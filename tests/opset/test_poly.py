@@ -196,3 +196,26 @@ def test_a_scalar_symbol_may_be_negative() -> None:
     assert not poly.nonnegative(FREE)
     assert poly.simplify(FREE % A) is not FREE
     assert poly.affine(expr.load(0, (K,), INT64), (K,)) is None
+
+
+def test_shared_operands_are_looked_at_once() -> None:
+    """A bisection: written out in full, its expression would be 2**30 long."""
+    place = expr.index(0)
+    for k in range(30):
+        further = place + (1 << k)
+        place = expr.select(expr.load(0, (further,), INT64) <= A, further, place)
+    assert poly.simplify(place + K - K) is poly.simplify(place)
+    assert len(repr(place)) < 1 << 16
+
+
+def test_deep_atoms_are_told_apart() -> None:
+    """Atoms that read alike for many levels still have an order of their own."""
+
+    def chain(start: Expr) -> Expr:
+        for _ in range(20):
+            start = expr.load(0, (start,), INT64)
+        return start
+
+    a, b = chain(A), chain(B)
+    assert poly.simplify(a + b) is poly.simplify(b + a)
+    assert poly.simplify(a * b) is poly.simplify(b * a)

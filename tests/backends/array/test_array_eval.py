@@ -48,9 +48,11 @@ class Interpreter:
             carries = [self.value(c.init, point, []) for c in kernel.carries]
             for step in range(steps):
                 at = point if kernel.seq is None else point | {kernel.seq: step}
-                for store in kernel.stores:
+                for store in kernel.stores if kernel.until is None else ():
                     self.store(store, at, carries)
                 carries = [self.value(c.update, at, carries) for c in kernel.carries]
+            for store in () if kernel.until is None else kernel.stores:
+                self.store(store, point, carries)
 
     def extent(self, axis: Expr) -> int:
         return expr.evaluate(axis.args[0], self.sizes)
@@ -151,6 +153,14 @@ KERNELS: dict[str, Kernel] = {
             Carry(FLOAT64, expr.const(1.0, FLOAT64), expr.carry(1, FLOAT64)),
             Carry(FLOAT64, expr.const(2.0, FLOAT64), expr.carry(0, FLOAT64) + expr.carry(1, FLOAT64)),
         ),
+    ),
+    "fold": Kernel(
+        (IN, OUT),
+        (i,),
+        (Store(1, i, expr.carry(0, FLOAT64)),),
+        seq=seq,
+        carries=(Carry(FLOAT64, load(0, i), expr.maximum(expr.carry(0, FLOAT64) - 1.5, -5.0)),),
+        until=expr.carry(0, FLOAT64) <= -5.0,
     ),
     "steps see what was stored": Kernel((IN, OUT), (), (Store(1, seq + 1, load(1, seq) + load(0, seq)),), seq=seq),
     "fault": Kernel((IN, OUT, Param(INT32, True)), (i,), (Store(1, i, load(0, i, guard=i < 2, fault=7)),), error=2),

@@ -227,6 +227,36 @@ def test_one_step(run) -> None:
     assert y.tolist() == [7, 8, 9]
 
 
+def collatz(steps: Expr) -> Kernel:
+    """How many steps it takes each number to come to 1, and where it then is: a fold that ends when all are there."""
+    r, step = expr.raw_axis(0, expr.size("s0")), expr.axis(1, steps)
+    at, count = expr.carry(0, INT64), expr.carry(1, INT32)
+    odd, going = (at % 2).ne(0), at.ne(1)
+    carries = (
+        Carry(INT64, expr.load(0, (r,), INT64), expr.select(going, expr.select(odd, at * 3 + 1, at // 2), at)),
+        Carry(INT32, expr.const(0, INT32), count + expr.cast(going, INT32)),
+    )
+    stores = (Store(1, r, at), Store(2, r, count))
+    params = (Param(INT64), Param(INT64, True), Param(INT32, True))
+    return Kernel(params, (r,), stores, 1, step, carries, until=at.eq(1))
+
+
+def collatz_steps(start: int, most: int) -> tuple[int, int]:
+    at, count = start, 0
+    while at != 1 and count < most:
+        at, count = at * 3 + 1 if at % 2 else at // 2, count + 1
+    return at, count
+
+
+@pytest.mark.parametrize("most", [1, 5, 1 << 40])
+def test_fold(run, most: int) -> None:
+    """The stores see the final carries; 2**40 steps are never made."""
+    start = np.arange(1, 38)
+    at, count = np.zeros(37, np.int64), np.zeros(37, np.int32)
+    run(collatz(expr.index(most)), start, at, count, sizes=(37,))
+    assert list(zip(at.tolist(), count.tolist(), strict=True)) == [collatz_steps(n, most) for n in start.tolist()]
+
+
 def gather_kernel(fault: int) -> Kernel:
     """y[i, j] = x[index[i], j], guarded, with an error word when ``fault`` is above 0."""
     rows, columns = expr.size("s0"), expr.size("s1")

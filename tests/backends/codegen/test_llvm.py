@@ -369,8 +369,7 @@ def running_sum(m: Matrix) -> Case:
     i, step = m.row(), m.column()
     after = expr.carry(0, FLOAT32) + element(0, m.at(i, step))
     carries = (Carry(FLOAT32, expr.const(0.0, FLOAT32), after),)
-    store = Store(1, m.at(i, step), after)
-    return Kernel((reads(), writes()), (i,), (store,), 2, step, carries), [m.data(), m.data()]
+    return Kernel((reads(), writes()), (i,), (Store(1, m.at(i, step), after),), 2, step, carries), [m.data(), m.data()]
 
 
 @case
@@ -384,6 +383,15 @@ def running_sum_of_columns(m: Matrix) -> Case:
 
 
 @case
+def followed(m: Matrix) -> Case:
+    """A fold along links: it ends when all lanes have come to the end of theirs."""
+    links, j, at = np.arange(m.columns, dtype=np.int32) // 3, m.column(0), expr.carry(0, INT32)
+    start = Carry(INT32, expr.cast(j, INT32), element(0, expr.index(at), INT32))
+    parts = (reads(INT32), writes(INT32)), (j,), (Store(1, j, at),)
+    return Kernel(*parts, 2, expr.raw_axis(1, expr.index(1 << 40)), (start,), until=at.eq(0)), [links, links + 1]
+
+
+@case
 def packed_where_positive(m: Matrix) -> Case:
     """Positions of positive elements in order, as NonZero has them: a sequential axis and nothing parallel."""
     total = m.height * m.width
@@ -392,10 +400,8 @@ def packed_where_positive(m: Matrix) -> Case:
     count = expr.carry(0, INT64)
     carries = (Carry(INT64, expr.index(0), count + expr.cast(found, INT64)),)
     store = Store(1, count, step, found)
-    return Kernel((reads(), writes(INT64)), (), (store,), 2, step, carries), [
-        m.data(),
-        np.zeros(m.data().size, np.int64),
-    ]
+    arrays = [m.data(), np.zeros(m.data().size, np.int64)]
+    return Kernel((reads(), writes(INT64)), (), (store,), 2, step, carries), arrays
 
 
 @case

@@ -53,6 +53,18 @@ def running_sums() -> Kernel:
     return Kernel(params, (r,), (Store(1, r * M + step, total),), 2, step, (carry,))
 
 
+def halvings() -> Kernel:
+    """How often each number can be halved: a fold that ends early."""
+    i, step = expr.raw_axis(0, N), expr.raw_axis(1, expr.index(1 << 40))
+    value, count = expr.carry(0, INT64), expr.carry(1, INT64)
+    carries = (
+        Carry(INT64, expr.load(0, (i,), INT64), value // 2),
+        Carry(INT64, expr.index(0), count + expr.cast(value > 0, INT64)),
+    )
+    params = (Param(INT64), Param(INT64, True))
+    return Kernel(params, (i,), (Store(1, i, count),), 1, step, carries, until=value.eq(0))
+
+
 def scatter(combine: str, dtype: DType) -> Kernel:
     """``y[index[i]] = combine(y[index[i]], x[i])``"""
     i = expr.raw_axis(0, N)
@@ -103,6 +115,7 @@ KERNELS: dict[str, Kernel] = {
     "softmax of 300": rows(softmax, expr.index(300)),
     "argmax": arg_max(),
     "running sums": running_sums(),
+    "halvings": halvings(),
     "gather": gather(),
     "guarded store": guarded_store(),
     "strided": strided(),

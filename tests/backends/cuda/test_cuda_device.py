@@ -61,6 +61,12 @@ def test_running_sums(device: CudaDevice) -> None:
     np.testing.assert_array_equal(y, np.cumsum(x, axis=1, dtype=np.float32))
 
 
+def test_fold(device: CudaDevice) -> None:
+    x = np.arange(70) ** 3
+    _, y = run(device, "halvings", x, np.zeros_like(x), sizes=x.shape)
+    np.testing.assert_array_equal(y, [int(v).bit_length() for v in x])
+
+
 def test_convolution(device: CudaDevice) -> None:
     x, w = floats(20, 9, 9), floats(6, 20, 3, 3)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (1, 1), (1, 1))), (3, 3), (1, 2))

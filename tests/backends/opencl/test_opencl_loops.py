@@ -89,7 +89,20 @@ def running_sum() -> Case:
     return kernel, [normal(9, 31), np.zeros((9, 31), np.float32)], [9, 31]
 
 
-CASES: list[Callable[[], Case]] = [elementwise, bias, transpose, softmax, total, histogram, running_sum]
+def halvings() -> Case:
+    """A fold: the stores come after the last step, and the steps end early."""
+    i, k = expr.axis(0, S0), expr.raw_axis(1, expr.index(1 << 40))
+    value, count = expr.carry(0, INT64), expr.carry(1, INT32)
+    carries = (
+        Carry(INT64, at(0, i, INT64), value // 2),
+        Carry(INT32, expr.const(0, INT32), count + expr.cast(value > 0, INT32)),
+    )
+    params = (Param(INT64), Param(INT32, True))
+    kernel = Kernel(params, (i,), (Store(1, i, count),), 1, k, carries, until=value.eq(0))
+    return kernel, [np.arange(99) ** 3, np.zeros(99, np.int32)], [99]
+
+
+CASES: list[Callable[[], Case]] = [elementwise, bias, transpose, softmax, total, histogram, running_sum, halvings]
 
 
 def results(device: Device, case: Case) -> np.ndarray:
