@@ -11,7 +11,8 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -119,6 +120,26 @@ class Runnable(Protocol):
     def __call__(self, buffers: Sequence[Buffer], sizes: Sequence[int]) -> None: ...
 
 
+class Launched(NamedTuple):
+    """A launch of built work: its buffers by their places in a run's table, and its size arguments."""
+
+    run: Runnable
+    buffers: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class LaunchError(Exception):
+    """A launch of a sequence found no memory for what it needs itself."""
+
+    def __init__(self, position: int, reason: object) -> None:
+        super().__init__(str(reason))
+        self.position = position
+
+
+Sequenced = Callable[[Sequence[Buffer]], None]
+"""Runs launches on a table of buffers. Raises LaunchError."""
+
+
 class Device(ABC):
     """One piece of hardware. All methods may be called from several threads.
 
@@ -180,6 +201,18 @@ class Device(ABC):
 
         Works are legal for ``caps``. Raises DeviceError naming the work that did not build.
         """
+
+    def sequence(self, launches: Sequence[Launched]) -> Sequenced:
+        """These launches, in order, as one function. A device that can hand on several at once does it here."""
+        return partial(_one_by_one, launches)
+
+
+def _one_by_one(launches: Sequence[Launched], table: Sequence[Buffer]) -> None:
+    for position, (run, buffers, sizes) in enumerate(launches):
+        try:
+            run([table[k] for k in buffers], sizes)
+        except MemoryError as error:
+            raise LaunchError(position, error) from error
 
 
 class Backend(ABC):

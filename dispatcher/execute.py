@@ -23,8 +23,9 @@ from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value
 from omniop.dispatcher.host_ops import HOST_FORMS, HOST_OPS, by_reference
 from omniop.dispatcher.model import Model
+from omniop.dispatcher.program import RunReport, stages_of
 from omniop.dispatcher.result import Binding, ReadKey
-from omniop.dispatcher.template import Launch, Loop, Op, RunContext, Symbol, Template, Transfer
+from omniop.dispatcher.template import RunContext, Symbol, Template
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue, signature
 from omniop.dispatcher.watch import tell
 from omniop.dispatcher.weights import Weights
@@ -49,20 +50,6 @@ class Options:
     weights: Weights
     templates_made: int = 0
     """In all graphs of the session."""
-
-
-@dataclass
-class RunReport:
-    """What one run did beyond launching: for fallback messages and tests."""
-
-    copied_bytes: int = 0
-    read_backs: int = 0
-    templates_made: int = 0
-    bind_seconds: float = 0.0
-    segments: list[tuple[Template, Binding]] = field(default_factory=list)
-    """In the order in which they ran."""
-    host_elements: int = 0
-    """Of the arrays that host steps gave."""
 
 
 @dataclass
@@ -268,58 +255,23 @@ def _execute(
 ) -> tuple[Env, np.ndarray | None]:
     """Run a template; gives the values it produced, and the read-back that ends it."""
     context = template.lease(binding, labels)
-    table: list[Buffer] = [*context.slots, *[None] * (template.table - len(context.slots))]
-    for entry, constant in template.constants:
-        table[entry] = constant.buffer
+    assert context.table is not None
+    table = context.table.copy()
     for entry, key, device in template.feeds:
         value = env[key] if isinstance(key, Value) else reads[key]
         table[entry] = _on_device(key, value, device, report)
     for entry, shape, device, dtype, origin in template.outputs:
         nbytes = math.prod(binding.shapes[shape]) * dtype.itemsize
         table[entry] = allocate(device, nbytes, partial(labels.name, origin))
-    for (entry, _), word in zip(template.error_devices, context.errors, strict=True):
-        table[entry] = word
-    _run_ops(template.ops, table, binding.numbers, binding.symbols, report, labels)
-    fault = _take_fault(template, context, labels)
+    if binding.stages is None:
+        binding.stages = stages_of(template.ops, binding.numbers, binding.symbols, labels)
+    for stage in binding.stages:
+        stage(table, report)
+    fault = take_fault(template, context, labels)
     template.release(context)  # not when a launch failed: its error words may be set
     if fault is not None:
         raise fault
     return _collect(template, binding, table, env, reads)
-
-
-def _run_ops(
-    ops: Sequence[Op],
-    table: list[Buffer],
-    numbers: Sequence[int],
-    symbols: tuple[int, ...],
-    report: RunReport,
-    labels: Labels,
-) -> None:
-    for op in ops:
-        if isinstance(op, Launch):
-            try:
-                op.run([table[k] for k in op.buffers], numbers[op.sizes])
-            except MemoryError as error:  # of what a kernel needs for itself
-                text = f"{labels.name(op.origin)}: {op.device.name} has no memory left: {error}"
-                raise DeviceError(text) from error
-        elif isinstance(op, Transfer):
-            _transfer(op, table, numbers[op.bytes], report)
-        elif isinstance(op, Loop):
-            count = numbers[op.count]
-            _run_ops(op.before, table, numbers, symbols, report, labels)
-            for k in range(count):
-                inner = op.numbers((*symbols, count - 1 - k if op.reverse else k))
-                _run_ops(op.body, table, inner, symbols, report, labels)
-
-
-def _transfer(op: Transfer, table: list[Buffer], nbytes: int, report: RunReport) -> None:
-    if op.source_device is op.target_device:
-        op.source_device.copy(table[op.target], table[op.source], nbytes)
-        return
-    staging = np.empty(nbytes, np.uint8)
-    op.source_device.d2h(staging, table[op.source])
-    op.target_device.h2d(table[op.target], staging)
-    report.copied_bytes += nbytes
 
 
 def _on_device(key: Value | ReadKey, value: RuntimeValue, device: Device, report: RunReport) -> Buffer:
@@ -340,7 +292,7 @@ def _on_device(key: Value | ReadKey, value: RuntimeValue, device: Device, report
     return buffer
 
 
-def _take_fault(template: Template, context: RunContext, labels: Labels) -> ExecutionError | None:
+def take_fault(template: Template, context: RunContext, labels: Labels) -> ExecutionError | None:
     """The first fault that the devices met; clears every error word."""
     found: list[tuple[int, str]] = []
     for (_, device), word in zip(template.error_devices, context.errors, strict=True):

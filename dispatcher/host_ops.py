@@ -16,7 +16,8 @@ from omniop.opset.dtype import FLOAT32
 from omniop.opset.errors import ExecutionError
 
 if TYPE_CHECKING:
-    from omniop.dispatcher.execute import Env, GraphRunner, RunReport
+    from omniop.dispatcher.execute import Env, GraphRunner
+    from omniop.dispatcher.program import RunReport
 
 HostOp = Callable[["GraphRunner", NodeInfo, Sequence[RuntimeValue], "Env", "RunReport"], Sequence[RuntimeValue]]
 HOST_OPS: dict[tuple[str, str], HostOp] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class Binding:
     numbers: tuple[int, ...]
     slot_bytes: list[int]
     shapes: list[tuple[int, ...]]
+    stages: list[Any] | None = None
+    """The template's ops for these numbers (`omniop.dispatcher.program`), once it has run."""
 
 
 Look = Callable[[Value | ReadKey], RuntimeValue]

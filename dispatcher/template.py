@@ -105,6 +105,8 @@ class RunContext:
     slots: list[Buffer | None]
     capacity: list[int]
     errors: list[Buffer]
+    table: list[Buffer] | None = None
+    """A run's buffer table with what is the same in all runs of this context: slots, constants, error words."""
 
 
 @dataclass
@@ -201,7 +203,18 @@ class Template:
                 context.slots[k] = None
                 context.slots[k] = allocate(slot, nbytes, partial(self._owner, k, binding, labels))
                 context.capacity[k] = nbytes
+                context.table = None
+        if context.table is None:
+            context.table = self._table(context)
         return context
+
+    def _table(self, context: RunContext) -> list[Buffer]:
+        table = [*context.slots, *[None] * (self.table - len(context.slots))]
+        for entry, constant in self.constants:
+            table[entry] = constant.buffer
+        for (entry, _), word in zip(self.error_devices, context.errors, strict=True):
+            table[entry] = word
+        return table
 
     def _owner(self, slot: int, binding: Binding, labels: Labels) -> str:
         """The node that needs a slot to be as large as it is."""

@@ -10,11 +10,23 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from omniop.backends.base import Answer, Buffer, Caps, Device, Fingerprint, KernelTable, OpContext, Runnable
+from omniop.backends.base import (
+    Answer,
+    Buffer,
+    Caps,
+    Device,
+    Fingerprint,
+    KernelTable,
+    Launched,
+    OpContext,
+    Runnable,
+    Sequenced,
+)
 from omniop.backends.cpu import calls
 from omniop.backends.cpu.calls import PRIMS, PlannedCall
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.backends.cpu.sequence import sequence
 from omniop.opset import dtype as dtypes
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
@@ -80,6 +92,9 @@ class CpuDevice(Device):
             else:
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables
+
+    def sequence(self, launches: Sequence[Launched]) -> Sequenced:
+        return sequence(launches)
 
 
 def _is_tuned(call: Call) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.base import Runnable
@@ -14,6 +15,8 @@ from omniop.opset.kernel import Kernel
 
 _KEPT = 256
 """Sets of sizes that a launch remembers."""
+SHORT = 1 << 18
+"""Rough machine operations of a launch that counts as short: some 50 microseconds."""
 
 
 def build_kernels(kernels: Sequence[Kernel]) -> list[Runnable]:
@@ -23,6 +26,15 @@ def build_kernels(kernels: Sequence[Kernel]) -> list[Runnable]:
         k: CompiledLaunch(compiled, len(k.params)) for k, compiled in zip(taken, jit.build(taken), strict=True)
     }
     return [made.get(k) or EvaluatedLaunch(k) for k in kernels]
+
+
+class Record(NamedTuple):
+    """A compiled launch as machine code wants it; ``keeps`` holds what the addresses point to."""
+
+    function: int
+    sizes: int
+    points: int
+    keeps: object
 
 
 class EvaluatedLaunch:
@@ -51,6 +63,13 @@ class CompiledLaunch:
             bound = self._bind(key)
         pointers = self._pointers(*[b.address for b in buffers])
         self._kernel(ctypes.addressof(pointers), bound.address, 0, bound.points)
+
+    def record(self, sizes: tuple[int, ...]) -> Record | None:
+        """The launch for `sequence`, when it is too short for its way through Python; else None."""
+        bound = self._bound.get(sizes) or self._bind(sizes)
+        if bound.points * self._kernel.weight > SHORT:
+            return None
+        return Record(self._kernel.address, bound.address, bound.points, (self, bound))
 
     def _bind(self, sizes: tuple[int, ...]) -> _Bound:
         if len(self._bound) >= _KEPT:

@@ -77,7 +77,7 @@ POOL = Pool()
 class HostBuffer:
     """``nbytes`` of memory. ``address`` is where it begins, ``bytes`` the same memory as an array of uint8."""
 
-    __slots__ = ("_typed", "address", "bytes")
+    __slots__ = ("_bytes", "_memory", "_typed", "address")
 
     def __init__(self, nbytes: int) -> None:
         """Raises MemoryError."""
@@ -90,16 +90,23 @@ class HostBuffer:
     def over(cls, array: np.ndarray) -> HostBuffer:
         """The memory of a C-contiguous array, aligned to its elements and no further."""
         buffer = cls.__new__(cls)
-        buffer._hold(array.reshape(-1).view(np.uint8))
+        buffer._hold(array)
         return buffer
 
     def _hold(self, memory: np.ndarray) -> None:
-        self.bytes = memory
-        self.address: int = memory.ctypes.data
+        self._memory = memory
+        self._bytes: np.ndarray | None = None
         self._typed: dict[DType, np.ndarray] = {}
+        self.address: int = memory.__array_interface__["data"][0]  # `ctypes.data` takes twice as long
+
+    @property
+    def bytes(self) -> np.ndarray:
+        if self._bytes is None:
+            self._bytes = self._memory.reshape(-1).view(np.uint8)
+        return self._bytes
 
     def __len__(self) -> int:
-        return len(self.bytes)
+        return self._memory.nbytes
 
     def typed(self, dtype: DType) -> np.ndarray:
         """As many whole elements of ``dtype`` as fit, as a flat array."""

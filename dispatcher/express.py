@@ -1,0 +1,113 @@
+"""The short way of a run: feeds of dtypes and shapes that were met before go straight to the program.
+
+It is there for runs of one segment, whose numbers follow from the shapes alone and whose outputs were made for the
+caller: what most models are. Checks that were passed once are not made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from omniop.backends.base import Device
+from omniop.dispatcher.execute import take_fault
+from omniop.dispatcher.graph import Graph, Labels, Value
+from omniop.dispatcher.program import RunReport
+from omniop.dispatcher.result import Binding, DeviceResult
+from omniop.dispatcher.template import Template
+from omniop.opset.dtype import DType
+from omniop.opset.errors import OmniopError
+
+MAX_KEPT = 256
+"""Signatures of a session."""
+
+Signature = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Output:
+    name: str
+    entry: int
+    device: Device
+    shape: tuple[int, ...]
+    dtype: DType
+
+
+class Express:
+    """One signature's run."""
+
+    def __init__(self, template: Template, binding: Binding, graph: Graph, labels: Labels) -> None:
+        self.template = template
+        self.binding = binding
+        self.labels = labels
+        self.report = RunReport(segments=[(template, binding)])
+        self.feeds = [(entry, key.name, device) for entry, key, device in template.feeds if isinstance(key, Value)]
+        made = {r.value: r for r in template.results if isinstance(r, DeviceResult)}
+        found = [(v, made[v]) for v in graph.outputs]
+        self.outputs = [_Output(v.name, r.entry, r.device, binding.shapes[r.shape], r.dtype) for v, r in found]
+        self.bytes = [(o, max(1, int(np.prod(o.shape, dtype=np.int64)) * o.dtype.itemsize)) for o in self.outputs]
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """The outputs; None when a device has not the memory, so that the long way may say of what."""
+        template = self.template
+        try:
+            context = template.lease(self.binding, self.labels)
+            table = context.table.copy()  # type: ignore[union-attr]  # a leased one has it
+            for entry, name, device in self.feeds:
+                array = feeds[name]
+                buffer = device.borrow(array)
+                if buffer is None:
+                    buffer = device.alloc(array.nbytes)
+                    device.h2d(buffer, array)
+                table[entry] = buffer
+            for output, nbytes in self.bytes:
+                table[output.entry] = output.device.alloc(nbytes)
+        except (OmniopError, MemoryError):
+            return None
+        for stage in self.binding.stages or ():
+            stage(table, self.report)
+        fault = take_fault(template, context, self.labels) if template.error_devices else None
+        template.release(context)
+        if fault is not None:
+            raise fault
+        return {o.name: self._array(o, table[o.entry]) for o in self.outputs}
+
+    def _array(self, output: _Output, buffer: Any) -> np.ndarray:
+        array = output.device.lend(buffer, output.shape, output.dtype)
+        if array is None:
+            array = np.empty(output.shape, output.dtype.numpy)
+            output.device.d2h(array, buffer)
+        return array
+
+
+def signature(feeds: Mapping[str, Any]) -> Signature | None:
+    """What a short way is found by; None for feeds that are not plain arrays as devices take them."""
+    found: list[object] = []
+    for name, array in feeds.items():
+        if type(array) is not np.ndarray or not (array.flags.c_contiguous and array.flags.aligned):
+            return None
+        found += (name, array.dtype, array.shape)
+    return tuple(found)
+
+
+def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str, Value]) -> Express | None:
+    """The short way of runs like the one reported; None when there is none."""
+    if len(report.segments) != 1:
+        return None
+    template, binding = report.segments[0]
+    if template.cut.kind != "end" or template.statics or any(s.axis is None for s in template.symbols):
+        return None
+    made = {r.value: r for r in template.results if isinstance(r, DeviceResult)}
+    own = {entry for entry, *_ in template.outputs}
+    outputs = [made.get(v) for v in graph.outputs]
+    if any(r is None or r.entry not in own or 0 in binding.shapes[r.shape] for r in outputs):
+        return None
+    entries = [r.entry for r in outputs if r is not None]
+    if len(set(entries)) != len(entries) or len({v.name for v in graph.outputs}) != len(entries):
+        return None
+    if any(not isinstance(key, Value) or inputs.get(key.name) is not key for _, key, _ in template.feeds):
+        return None
+    return Express(template, binding, graph, labels)
