@@ -1,7 +1,7 @@
 """The short way of a run: feeds of dtypes and shapes that were met before go straight to the program.
 
-It is there for runs of one segment, whose numbers follow from the shapes alone and whose outputs were made for the
-caller: what most models are. Checks that were passed once are not made again.
+It is there for runs of one segment whose outputs were made for the caller: what most models are. Checks that were
+passed once are not made again, but for elements that the plan depends on: they have to be what they were.
 """
 
 from __future__ import annotations
@@ -45,13 +45,23 @@ class Express:
         self.labels = labels
         self.report = RunReport(segments=[(template, binding)])
         self.feeds = [(entry, key.name, device) for entry, key, device in template.feeds if isinstance(key, Value)]
+        self.elements = [
+            (s.key.name, s.element, value)
+            for s, value in zip(template.symbols, binding.symbols, strict=True)
+            if s.element is not None and isinstance(s.key, Value)
+        ]
+        self.statics = [(s.key.name, s.content) for s in template.statics if isinstance(s.key, Value)]
         made = {r.value: r for r in template.results if isinstance(r, DeviceResult)}
         found = [(v, made[v]) for v in graph.outputs]
         self.outputs = [_Output(v.name, r.entry, r.device, binding.shapes[r.shape], r.dtype) for v, r in found]
         self.bytes = [(o, max(1, int(np.prod(o.shape, dtype=np.int64)) * o.dtype.itemsize)) for o in self.outputs]
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """The outputs; None when a device has not the memory, so that the long way may say of what."""
+        """The outputs; None when elements differ, or a device has not the memory: the long way tells what then is."""
+        if any(feeds[name].item(k) != value for name, k, value in self.elements):
+            return None
+        if any(feeds[name].tobytes() != content for name, content in self.statics):
+            return None
         template = self.template
         try:
             context = template.lease(self.binding, self.labels)
@@ -98,7 +108,7 @@ def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str
     if len(report.segments) != 1:
         return None
     template, binding = report.segments[0]
-    if template.cut.kind != "end" or template.statics or any(s.axis is None for s in template.symbols):
+    if template.cut.kind != "end":
         return None
     made = {r.value: r for r in template.results if isinstance(r, DeviceResult)}
     own = {entry for entry, *_ in template.outputs}
@@ -108,6 +118,7 @@ def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str
     entries = [r.entry for r in outputs if r is not None]
     if len(set(entries)) != len(entries) or len({v.name for v in graph.outputs}) != len(entries):
         return None
-    if any(not isinstance(key, Value) or inputs.get(key.name) is not key for _, key, _ in template.feeds):
+    keys: list[object] = [key for _, key, _ in template.feeds] + [s.key for s in (*template.symbols, *template.statics)]
+    if not all(isinstance(key, Value) and inputs.get(key.name) is key for key in keys):
         return None
     return Express(template, binding, graph, labels)
