@@ -118,7 +118,8 @@ def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str
     entries = [r.entry for r in outputs if r is not None]
     if len(set(entries)) != len(entries) or len({v.name for v in graph.outputs}) != len(entries):
         return None
-    keys: list[object] = [key for _, key, _ in template.feeds] + [s.key for s in (*template.symbols, *template.statics)]
+    keys = {key for _, key, _ in template.feeds}
+    keys |= {s.key for s in template.symbols} | {s.key for s in template.statics}
     if not all(isinstance(key, Value) and inputs.get(key.name) is key for key in keys):
         return None
     return Express(template, binding, graph, labels)
