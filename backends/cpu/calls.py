@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.base import YES, Answer, No, OpContext, Runnable
-from omniop.backends.cpu import fused
+from omniop.backends.cpu import fused, jit, panels
 from omniop.backends.cpu.conv import conv
+from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.matmul import matmul
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.prefix import MONOIDS, prefix
 from omniop.backends.cpu.sorting import sort
+from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import REDUCIBLE, Geometry, window_reduce
 from omniop.backends.reference.numpy_ops import cast
 from omniop.opset import dtype as dtypes
-from omniop.opset import expr, prims
+from omniop.opset import prims
 from omniop.opset.dtype import DType
-from omniop.opset.kernel import Call, Kernel, View
+from omniop.opset.kernel import Call, Kernel
 from omniop.opset.legalise import Capabilities, stored_dtype
 
 PrimFunction = Callable[[Call, Sequence[np.ndarray], Sequence[np.ndarray], Scratch], None]
@@ -102,40 +104,41 @@ def accepts(op: OpContext) -> Answer:
 
 
 class PlannedCall:
-    """A call and the kernel that it needs built, if any."""
+    """A call and the kernels that it needs built."""
 
     def __init__(self, call: Call, caps: Capabilities, scratch: Scratch) -> None:
         self.call = call
         self.caps = caps
         self.scratch = scratch
-        self._depthwise = fused.depthwise_kernel(call, caps) if call.prim == "conv" else None
-        self.kernel: Kernel | None = self._depthwise
-        if call.epilogue is not None and self._depthwise is None:
-            self.kernel = fused.epilogue_kernel(call, caps)
+        suits = panels.suits(call)
+        block = fused.block_kernel(call, caps) if suits is not False and not panels.writes_itself(call) else None
+        self._panels = suits is not False and (block is None or jit.reach(block))
+        self._block = block if self._panels else None
+        conv = call.prim == "conv" and not (self._panels and suits)
+        self._depthwise = fused.depthwise_kernel(call, caps) if conv else None
+        self._whole = self._depthwise
+        if call.epilogue is not None and self._depthwise is None and not (self._panels and suits):
+            self._whole = fused.epilogue_kernel(call, caps)
+        self._other = not (self._panels and suits)
+        self._image = fused.copy_kernel(call, 0, caps) if self._panels and not panels.reads_image(call) else None
+        self.kernels = tuple(k for k in (self._block, self._whole, self._image) if k is not None)
 
-    def runnable(self, kernel: Runnable | None) -> Runnable:
-        """The call made ready; ``kernel`` is what became of `kernel`."""
-        if kernel is None:
-            return _Plain(self)
-        return _Fused(self, kernel) if self._depthwise is None else _Depthwise(self, kernel)
-
-
-class _Window:
-    """A view with its numbers filled in; ``shape``, ``strides`` and ``offset`` count elements."""
-
-    def __init__(self, view: View, sizes: dict[str, int]) -> None:
-        rank = len(view.shape)
-        offset, *rest = (expr.evaluate(n, sizes) for n in (view.offset, *view.shape, *view.strides))
-        self.buffer = view.buffer
-        self.offset = offset
-        self.shape = tuple(rest[:rank])
-        self.strides = tuple(rest[rank:])
-        self._dtype = view.dtype.numpy
-        self._start = offset * self._dtype.itemsize
-        self._steps = tuple(s * self._dtype.itemsize for s in self.strides)
-
-    def array(self, buffers: Sequence[HostBuffer]) -> np.ndarray:
-        return np.ndarray(self.shape, self._dtype, buffers[self.buffer].bytes, self._start, self._steps)
+    def runnable(self, built: Mapping[Kernel, Runnable]) -> Runnable:
+        """The call made ready; ``built``: what became of `kernels`."""
+        whole = None if self._whole is None else built[self._whole]
+        other: Runnable | None = None
+        if self._other:
+            if whole is None:
+                other = _Plain(self)
+            else:
+                other = _Fused(self, whole) if self._depthwise is None else _Depthwise(self, whole)
+        if not self._panels:
+            assert other is not None
+            return other
+        block = None if self._block is None else built[self._block]
+        assert block is None or isinstance(block, CompiledLaunch)
+        image = None if self._image is None else built[self._image]
+        return panels.PanelCall(self.call, block, image, other, self.scratch)
 
 
 class _Bound:
@@ -143,8 +146,8 @@ class _Bound:
 
     def __init__(self, call: Call, sizes: Sequence[int]) -> None:
         names = size_names(sizes)
-        self.operands = [_Window(v, names) for v in call.operands]
-        self.results = [_Window(v, names) for v in call.results]
+        self.operands = [Window(v, names) for v in call.operands]
+        self.results = [Window(v, names) for v in call.results]
 
 
 class _BoundCall:

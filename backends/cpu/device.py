@@ -80,15 +80,14 @@ class CpuDevice(Device):
     def build(self, works: Sequence[Work]) -> list[Runnable]:
         plans = {w: PlannedCall(w, self.caps, self._scratch) for w in works if isinstance(w, Call) and not _is_tuned(w)}
         kernels = [w for w in works if isinstance(w, Kernel)]
-        kernels += [c.kernel for c in plans.values() if c.kernel is not None]
+        kernels += [k for plan in plans.values() for k in plan.kernels]
         built = dict(zip(kernels, build_kernels(kernels), strict=True))
         runnables: list[Runnable] = []
         for work in works:
             if isinstance(work, Kernel):
                 runnables.append(built[work])
             elif work in plans:
-                kernel = plans[work].kernel
-                runnables.append(plans[work].runnable(None if kernel is None else built[kernel]))
+                runnables.append(plans[work].runnable(built))
             else:
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables

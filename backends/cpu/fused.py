@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from omniop.backends.codegen.llvm_blocks import BlockSize
 from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
@@ -30,6 +32,89 @@ def epilogue_kernel(call: Call, caps: Capabilities) -> Kernel:
     place = poly.linear(_axes(view), view.shape)
     params = (*_stored_params(call, caps), Param(dtype))
     return _with_epilogue(call, params, expr.load(len(call.params), (place,), dtype), call.sizes)
+
+
+def block_kernel(call: Call, caps: Capabilities) -> Kernel:
+    """The call's epilogue, or a plain copy, from a block of its value that lies in one more buffer into the result.
+
+    Behind the call's sizes come those of the block: `omniop.backends.codegen.llvm_blocks.BlockSize`.
+    """
+    view = call.results[0]
+    rank = len(view.shape)
+    dtype = view.dtype if call.epilogue is None else hole_dtype(call)
+    ranges = {BlockSize.ROW: BlockSize.ROWS, BlockSize.Y: BlockSize.COUNT_Y, BlockSize.X: BlockSize.COUNT_X}
+
+    def size(which: int, least: str = "") -> Expr:
+        return expr.size(f"{least}s{call.sizes + which}")
+
+    lead, rest = 1, expr.index(0)
+    if call.prim == "contract":
+        lead, sides = rank - 2, {rank - 2: BlockSize.ROW, rank - 1: BlockSize.X}
+    elif pixels_are_one_run(call):
+        sides = {1: BlockSize.ROW, _last_of_space(view): BlockSize.X}
+    else:
+        sides = {1: BlockSize.ROW, rank - 2: BlockSize.Y, rank - 1: BlockSize.X}
+        rest = size(BlockSize.Z, expr.SCALAR)
+    axes = {side: expr.axis(n, size(ranges[side])) for n, side in enumerate(sides.values())}
+    places = [size(BlockSize.PLACES + k, expr.SCALAR) if k < lead else rest for k in range(rank)]
+    for k, side in sides.items():
+        places[k] = axes[side] + size(side, expr.SCALAR)
+    place = axes[BlockSize.ROW] * size(BlockSize.BLOCK_ROW) + axes[BlockSize.X]
+    if BlockSize.Y in axes:
+        place = place + axes[BlockSize.Y] * size(BlockSize.COUNT_X)
+    value = expr.load(len(call.params), (place,), dtype)
+    if call.epilogue is not None:
+        changes = {n: value for n in expr.walk(call.epilogue) if n.op == "hole"}
+        changes |= {a: p for a, p in zip(_axes(view), places, strict=True) if a.op == "axis"}
+        value = expr.substitute(call.epilogue, changes)
+    params = (*_stored_params(call, caps), Param(dtype))
+    stores = (Store(view.buffer, _offset(view, places), value),)
+    return Kernel(params, tuple(axes.values()), stores, call.sizes + BlockSize.PLACES + lead)
+
+
+def copy_kernel(call: Call, operand: int, caps: Capabilities) -> Kernel:
+    """An operand copied, row-major, to one more buffer."""
+    view = call.operands[operand]
+    axes = _axes(view)
+    own = tuple(a for a in axes if a.op == "axis")
+    value = expr.load(view.buffer, (_offset(view, axes),), view.dtype)
+    params = tuple(replace(p, written=False) for p in _stored_params(call, caps))
+    store = Store(len(call.params), poly.linear(axes, view.shape), value)
+    return Kernel((*params, Param(view.dtype, True)), own, (store,), call.sizes)
+
+
+def pixels_are_one_run(call: Call) -> bool:
+    """Whether what comes after a convolution sees the pixels of a channel as one run: a step along any axis of space is
+    as many steps along the last one as there are pixels between."""
+    view = call.results[0]
+    axes = _axes(view)
+    if len(axes) == 3:
+        return True
+    end = _last_of_space(view)
+    last = axes[end]
+    if last.op != "axis":
+        return False
+    offsets = [_offset(view, axes)]
+    if call.epilogue is not None:
+        loads = [n for n in expr.walk(call.epilogue) if n.op == "load"]
+        bare = expr.substitute(call.epilogue, {n: expr.const(0, n.dtype) for n in loads})
+        if any(n.attr.guarded for n in loads) or not expr.free_axes(bare).isdisjoint(axes[2:]):
+            return False
+        offsets += [n.args[0] for n in loads]
+    step = last.args[0]
+    for axis, extent in zip(axes[end - 1 : 1 : -1], view.shape[end - 1 : 1 : -1], strict=True):
+        for offset in offsets:
+            moved, run = ({axis: axis + 1}, {last: last + step})
+            if axis.op == "axis" and not poly.same(expr.substitute(offset, moved), expr.substitute(offset, run)):
+                return False
+        step = poly.simplify(step * extent)
+    return True
+
+
+def _last_of_space(view: View) -> int:
+    """The last axis of space of more than one element, if there is one."""
+    rank = len(view.shape)
+    return next((k for k in range(rank - 1, 1, -1) if not expr.is_const(view.shape[k], 1)), rank - 1)
 
 
 def is_dense(view: View) -> bool:

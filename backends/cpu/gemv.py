@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+from omniop.backends.codegen.llvm_flow import Body, count, fma, load, plus, store
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.cpu import jit
 from omniop.opset.dtype import FLOAT32, INT64
@@ -26,8 +27,6 @@ MAX_CPUS = 2
 
 _F32 = np.dtype(np.float32)
 _ARGUMENTS = [Value(f"%{name}", INT64) for name in ("inner", "outer", "stride")]
-
-Body = Callable[[Code, Value], None]
 
 
 def takes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
@@ -87,29 +86,29 @@ def print_rows(module: Module, name: str) -> None:
     lanes = 2 * module.target.vector_bits // 32
     rows, columns, stride = _ARGUMENTS
 
-    def add_rows(count: int) -> Body:
+    def add_rows(taken: int) -> Body:
         def body(inside: Code, k: Value) -> None:
-            factors = [_load(inside, "%x", _plus(inside, k, r)) for r in range(count)]
-            starts = [inside.mul(_plus(inside, k, r), stride) for r in range(count)]
+            factors = [load(inside, "%x", plus(inside, k, r)) for r in range(taken)]
+            starts = [inside.mul(plus(inside, k, r), stride) for r in range(taken)]
 
             def add_to(width: int) -> Body:
                 def step(deep: Code, n: Value) -> None:
-                    total = _load(deep, "%y", n, width)
+                    total = load(deep, "%y", n, width)
                     for factor, start in zip(factors, starts, strict=True):
-                        total = _fma(deep, factor, _load(deep, "%w", deep.add(start, n), width), total)
-                    _store(deep, total, "%y", n)
+                        total = fma(deep, factor, load(deep, "%w", deep.add(start, n), width), total)
+                    store(deep, total, "%y", n)
 
                 return step
 
-            done = _count(inside, index(0), columns, lanes, add_to(lanes))
-            _count(inside, done, columns, 1, add_to(1))
+            done = count(inside, index(0), columns, lanes, add_to(lanes))
+            count(inside, done, columns, 1, add_to(1))
 
         return body
 
     zero = const(0.0, FLOAT32)
-    _count(code, index(0), columns, 1, lambda inside, n: _store(inside, zero, "%y", n))
-    done = _count(code, index(0), rows, ROWS, add_rows(ROWS))
-    _count(code, done, rows, 1, add_rows(1))
+    count(code, index(0), columns, 1, lambda inside, n: store(inside, zero, "%y", n))
+    done = count(code, index(0), rows, ROWS, add_rows(ROWS))
+    count(code, done, rows, 1, add_rows(1))
     _define(module, name, code)
 
 
@@ -119,30 +118,30 @@ def print_columns(module: Module, name: str) -> None:
     lanes = 2 * module.target.vector_bits // 32
     rows, columns, stride = _ARGUMENTS
 
-    def dot(count: int) -> Body:
+    def dot(taken: int) -> Body:
         def body(inside: Code, n: Value) -> None:
-            starts = [inside.mul(_plus(inside, n, c), stride) for c in range(count)]
-            done, sums = index(0), [const(0.0, FLOAT32, lanes)] * count
+            starts = [inside.mul(plus(inside, n, c), stride) for c in range(taken)]
+            done, sums = index(0), [const(0.0, FLOAT32, lanes)] * taken
             for width in (lanes, 1):
                 loop = Loop(inside, deep := Code(module), [done, *sums])
                 k, *totals = loop.carried
-                end = _plus(deep, k, width)
+                end = plus(deep, k, width)
                 loop.test(deep.compare("sle", end, rows))
-                x = _load(deep, "%x", k, width)
+                x = load(deep, "%x", k, width)
                 totals = [
-                    _fma(deep, x, _load(deep, "%w", deep.add(start, k), width), total)
+                    fma(deep, x, load(deep, "%w", deep.add(start, k), width), total)
                     for start, total in zip(starts, totals, strict=True)
                 ]
                 done, *sums = loop.close([end, *totals])
                 if width > 1:
                     sums = [_total(inside, s) for s in sums]
             for c, value in enumerate(sums):
-                _store(inside, value, "%y", _plus(inside, n, c))
+                store(inside, value, "%y", plus(inside, n, c))
 
         return body
 
-    done = _count(code, index(0), columns, COLUMNS, dot(COLUMNS))
-    _count(code, done, columns, 1, dot(1))
+    done = count(code, index(0), columns, COLUMNS, dot(COLUMNS))
+    count(code, done, columns, 1, dot(1))
     _define(module, name, code)
 
 
@@ -151,33 +150,6 @@ def _define(module: Module, name: str, code: Code) -> None:
     numbers = ", ".join(map(str, _ARGUMENTS))
     text = [f"define void @{name}({pointers}, {numbers}) {{", "entry:", *code.lines, "  ret void", "}"]
     module.functions[name] = "\n".join(text)
-
-
-def _count(code: Code, first: Value, end: Value, step: int, body: Body) -> Value:
-    """``body`` at ``first``, ``first + step``, ... while whole steps are left; gives where it ended."""
-    loop = Loop(code, inside := Code(code.module), [first])
-    (place,) = loop.carried
-    following = _plus(inside, place, step)
-    loop.test(inside.compare("sle", following, end))
-    body(inside, place)
-    return loop.close([following])[0]
-
-
-def _plus(code: Code, value: Value, number: int) -> Value:
-    return code.add(value, index(number))
-
-
-def _load(code: Code, pointer: str, offset: Value, lanes: int = 1) -> Value:
-    value = Value("", FLOAT32, lanes)
-    return Value(code.let(f"load {value.type}, ptr {code.element(pointer, FLOAT32, offset)}, align 4"), FLOAT32, lanes)
-
-
-def _store(code: Code, value: Value, pointer: str, offset: Value) -> None:
-    code.do(f"store {value}, ptr {code.element(pointer, FLOAT32, offset)}, align 4")
-
-
-def _fma(code: Code, a: Value, b: Value, c: Value) -> Value:
-    return code.intrinsic("fmuladd", a, b, c)
 
 
 def _total(code: Code, value: Value) -> Value:

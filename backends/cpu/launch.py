@@ -52,7 +52,7 @@ class CompiledLaunch:
     """A compiled kernel; what depends on the sizes alone is kept from launch to launch."""
 
     def __init__(self, compiled: jit.CompiledKernel, params: int) -> None:
-        self._kernel = compiled
+        self.kernel = compiled
         self._pointers = ctypes.c_void_p * params
         self._bound: dict[tuple[int, ...], _Bound] = {}
 
@@ -62,19 +62,19 @@ class CompiledLaunch:
         if bound is None:
             bound = self._bind(key)
         pointers = self._pointers(*[b.address for b in buffers])
-        self._kernel(ctypes.addressof(pointers), bound.address, 0, bound.points)
+        self.kernel(ctypes.addressof(pointers), bound.address, 0, bound.points)
 
     def record(self, sizes: tuple[int, ...]) -> Record | None:
         """The launch for `sequence`, when it is too short for its way through Python; else None."""
         bound = self._bound.get(sizes) or self._bind(sizes)
-        if bound.points * self._kernel.weight > SHORT:
+        if bound.points * self.kernel.weight > SHORT:
             return None
-        return Record(self._kernel.address, bound.address, bound.points, (self, bound))
+        return Record(self.kernel.address, bound.address, bound.points, (self, bound))
 
     def _bind(self, sizes: tuple[int, ...]) -> _Bound:
         if len(self._bound) >= _KEPT:
             self._bound.clear()
-        bound = self._bound[sizes] = _Bound(self._kernel, sizes)
+        bound = self._bound[sizes] = _Bound(self.kernel, sizes)
         return bound
 
 

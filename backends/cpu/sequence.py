@@ -11,13 +11,14 @@ from omniop.backends.base import Buffer, Launched, LaunchError, Sequenced
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.launch import CompiledLaunch, Record
 from omniop.backends.cpu.memory import HostBuffer
+from omniop.backends.cpu.panels import PanelCall
 
 Recorded = tuple[Launched, Record | None]
 
 
 def sequence(launches: Sequence[Launched]) -> Sequenced:
     """The launches as one function."""
-    recorded = [(x, x.run.record(x.sizes) if isinstance(x.run, CompiledLaunch) else None) for x in launches]
+    recorded = [(x, x.run.record(x.sizes) if isinstance(x.run, CompiledLaunch | PanelCall) else None) for x in launches]
     parts: list[Callable[[Sequence[HostBuffer]], None]] = []
     position = 0
     for short, group in groupby(recorded, lambda r: r[1] is not None):

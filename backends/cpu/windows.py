@@ -32,6 +32,12 @@ class Geometry:
     def of(cls, call: Call, kernel: Sequence[int]) -> Geometry:
         return cls(tuple(kernel), call.attr("strides"), call.attr("dilations"), call.attr("pads"))
 
+    def without_last(self) -> Geometry:
+        """The same over all axes but the last."""
+        rank = len(self.kernel)
+        pads = (*self.pads[: rank - 1], *self.pads[rank : 2 * rank - 1])
+        return Geometry(self.kernel[:-1], self.strides[:-1], self.dilations[:-1], pads)
+
     def reach(self, out: Sequence[int]) -> list[int]:
         """Extents of the padded array that windows at outputs of shape ``out`` touch."""
         parts = zip(out, self.strides, self.kernel, self.dilations, strict=True)

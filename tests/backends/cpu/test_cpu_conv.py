@@ -10,6 +10,7 @@ import pytest
 from one_node import check, model, normal, whole
 from onnx import helper, numpy_helper
 
+import omniop
 from omniop.backends.cpu import conv
 
 GEOMETRIES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
@@ -73,8 +74,8 @@ def test_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns of one output row at a time give what all of them give."""
     monkeypatch.setattr(conv, "STRIP_BYTES", 1)
     shape, weights, attributes = GEOMETRIES["all of it"]
-    x = normal(*shape)
-    check(model("Conv", {"x": x}, {"w": normal(*weights)}, **attributes), {"x": x}, prim="conv", atol=1e-4)
+    x, w = normal(*shape, dtype=np.float64), normal(*weights, dtype=np.float64)
+    check(model("Conv", {"x": x}, {"w": w}, **attributes), {"x": x}, prim="conv", atol=1e-12)
 
 
 def test_transposed_input() -> None:
@@ -98,3 +99,64 @@ def test_integers() -> None:
     """Exact, where float32 would round."""
     x, w = whole(1, 40, 6, 6, low=0, high=256, dtype=np.uint8), whole(3, 40, 3, 3, low=0, high=256, dtype=np.uint8)
     check(model("ConvInteger", {"x": x}, {"w": w}, opset=10), {"x": x}, prim="conv")
+
+
+# What panels make of it -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["padded", "all of it", "pointwise", "depthwise", "depthwise strided", "3d"])
+def test_epilogue_that_counts_lines(name: str) -> None:
+    """A factor for each line and one for each column: pixels are no longer one run."""
+    shape, weights, attributes = GEOMETRIES[name]
+    x, held = normal(*shape), {"w": normal(*weights)}
+    bare = model("Conv", {"x": x}, held, fixed=True, **attributes)
+    extents = reference(bare, x).shape[-2:]
+    factors = normal(extents[0], 1, seed=4), normal(extents[1], seed=5)
+    then = [
+        helper.make_node("Constant", [], ["down"], value=numpy_helper.from_array(factors[0])),
+        helper.make_node("Constant", [], ["across"], value=numpy_helper.from_array(factors[1])),
+        helper.make_node("Mul", ["y0", "down"], ["m"]),
+        helper.make_node("Add", ["m", "across"], ["z"]),
+    ]
+    text = check(model("Conv", {"x": x}, held, fixed=True, then=then, **attributes), {"x": x}, prim="conv", atol=1e-4)
+    assert "1 steps" in text
+
+
+@pytest.mark.parametrize("name", ["padded", "pointwise", "depthwise", "1d"])
+def test_image_with_channels_last(name: str) -> None:
+    """Its lines are copied together first."""
+    shape, weights, attributes = GEOMETRIES[name]
+    rank = len(shape)
+    x = normal(shape[0], *shape[2:], shape[1])
+    move = helper.make_node("Transpose", ["x"], ["t"], perm=[0, rank - 1, *range(1, rank - 1)])
+    proto = model("Conv", {"x": x}, {"w": normal(*weights)}, fixed=True, **attributes)
+    proto.graph.node[0].input[0] = "t"
+    proto.graph.node.insert(0, move)
+    check(proto, {"x": x}, prim="conv", atol=1e-4)
+
+
+@pytest.mark.parametrize("then", [[], [helper.make_node("Relu", ["y0"], ["z"])]], ids=["bare", "relu"])
+def test_lines_of_one_pixel(then: list[Any]) -> None:
+    x, w = normal(2, 5, 30, 1), normal(7, 5, 3, 1)
+    check(model("Conv", {"x": x}, {"w": w}, fixed=True, then=then), {"x": x}, prim="conv", atol=1e-4)
+
+
+@pytest.mark.parametrize("strides", [[1, 1], [2, 2], [3, 3]], ids=str)
+def test_depthwise_in_several_blocks(strides: list[int]) -> None:
+    """More lines, and more channels, than a block takes; some lines see nothing but padding."""
+    x = normal(1, 40, 90, 130)
+    held = {"w": normal(40, 1, 3, 3), "b": normal(40)}
+    attributes = {"group": 40, "pads": [5, 1, 4, 1], "strides": strides}
+    check(model("Conv", {"x": x}, held, **attributes), {"x": x}, prim="conv", atol=1e-4)
+
+
+def test_depthwise_of_very_long_lines() -> None:
+    """More than a thread's stack holds."""
+    x = normal(1, 2, 300_000)
+    check(model("Conv", {"x": x}, {"w": normal(2, 1, 5)}, group=2), {"x": x}, prim="conv", atol=1e-4)
+    check(model("MaxPool", {"x": x}, kernel_shape=[5]), {"x": x}, prim="window_reduce")
+
+
+def reference(proto: Any, x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = omniop.load(proto, device="reference").run({"x": x})["y0"]
+    return result

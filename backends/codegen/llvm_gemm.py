@@ -1,0 +1,208 @@
+"""The loops of a matrix product by panels around the tiles of `llvm_panels`.
+
+The result is a grid of blocks: a batch, some rows, and some columns, which may be several rows of an image. For each
+block a part of k at a time is packed, and its tiles are summed, into the result itself or into a block of scratch
+memory that stays in the cache, from which the epilogue's kernel then writes the result. Blocks do not depend on each
+other, nor on how many threads there are.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_flow import address, argument, each, least, plus, prefetch, when, word
+from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
+from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
+from omniop.backends.codegen.llvm_panels import Field, Tile, print_tile, tile_of
+from omniop.opset.dtype import FLOAT32, INT64, UINT8
+
+
+class BatchWord(IntEnum):
+    """A batch's line of its table: where operands and result begin, then what the epilogue adds to the row's number,
+    then its places along the batch axes."""
+
+    A = 0
+    B = 1
+    C = 2
+    FIRST_ROW = 3
+    PLACES = 4
+
+
+class BlockWord(IntEnum):
+    """A block's line of its table: its lines of columns as the packer has them, which follow each other in the result,
+    and where they are as the epilogue has it."""
+
+    Z = 0
+    Y = 1
+    LINES = 2
+    X = 3
+    COLUMNS = 4
+    C = 5
+    PLACE_Z = 6
+    PLACE_Y = 7
+    PLACE_X = 8
+    COUNT_Y = 9
+    COUNT_X = 10
+
+
+ENTRY = "gemm"
+
+_LINE = 16
+"""Elements of a cache line."""
+
+
+def print_gemm(module: Module) -> None:
+    """Adds ``gemm`` and all that it calls."""
+    tile = tile_of(module.target)
+    heights = range(1, tile.rows + 1)
+    for rows in heights:
+        for vectors in range(1, tile.vectors + 1):
+            print_tile(module, f"tile_{rows}x{vectors}", rows, vectors)
+    for name, packer in PACKERS.items():
+        print_packer(module, f"pack_{name}", packer)
+    tiles = [f"tile_{rows}x{vectors}" for rows in heights for vectors in range(1, tile.vectors + 1)]
+    function_table(module, "tiles", tiles)
+    function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
+    _Driver(module, tile).define()
+
+
+class _Driver:
+    def __init__(self, module: Module, tile: Tile) -> None:
+        self.module = module
+        self.tile = tile
+        self.code = Code(module, "work")
+        self.field = {f: word(self.code, "%context", f) for f in Field if f < Field.TAPS}
+
+    def define(self) -> None:
+        code = self.code
+        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
+        sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
+        self.epilogue = Epilogue(
+            kernel=self.field[Field.EPILOGUE],
+            size_table=address(code, "%context", Field.SIZES),
+            size_count=self.field[Field.SIZE_COUNT],
+            buffer_count=self.field[Field.BUFFER_COUNT],
+            sizes=sizes,
+            block=self.block,
+        )
+        self.fused = self.epilogue.exists(code)
+        self.direct = code.compare("slt", self.field[Field.PACKER], index(0))
+        self.b_row = code.select(self.direct, self.field[Field.B_K], self.field[Field.B_ROW])
+        self.epilogue.prepare(code)
+        each(code, argument("begin"), argument("end"), 1, self._point)
+        define_entry(self.module, ENTRY, code)
+
+    def _point(self, code: Code, point: Value) -> None:
+        f = self.field
+        block = code.op("urem", point, f[Field.BLOCKS])
+        rest = code.op("udiv", point, f[Field.BLOCKS])
+        part, batch = code.op("urem", rest, f[Field.ROW_BLOCKS]), code.op("udiv", rest, f[Field.ROW_BLOCKS])
+        blocks, batches = (address(code, "%context", k) for k in (Field.BLOCK_TABLE, Field.BATCH_TABLE))
+        line = code.element(blocks, INT64, code.mul(block, index(len(BlockWord))))
+        group = code.element(batches, INT64, code.mul(batch, f[Field.BATCH_WORDS]))
+        at = {w: word(code, line, w) for w in BlockWord}
+        a, b, c = (
+            code.element(f"%{name}", FLOAT32, word(code, group, w))
+            for name, w in (("a", BatchWord.A), ("b", BatchWord.B), ("c", BatchWord.C))
+        )
+        first = code.mul(part, f[Field.ROW_BLOCK])
+        end = least(code, code.add(first, f[Field.ROW_BLOCK]), f[Field.ROWS])
+        own = code.element(c, FLOAT32, code.add(at[BlockWord.C], code.mul(first, f[Field.C_ROW])))
+        target = code.let(f"select {self.fused}, ptr {self.block}, ptr {own}")
+
+        def part_of_k(inside: Code, k: Value) -> None:
+            steps = least(inside, inside.op("sub", f[Field.K], k), f[Field.K_BLOCK])
+            when(inside, self.direct, lambda: None, lambda: self._pack(inside, b, k, steps, at))
+            own = inside.element(b, FLOAT32, inside.add(inside.mul(k, f[Field.B_K]), at[BlockWord.X]))
+            right = inside.let(f"select {self.direct}, ptr {own}, ptr {self.panels}")
+            self._tiles(inside, first, end, (a, right, target), k, steps, at)
+
+        each(code, index(0), f[Field.K], f[Field.K_BLOCK], part_of_k)
+        self._finish(code, at, group, first, end)
+
+    def _pack(self, code: Code, b: str, k: Value, steps: Value, at: dict[BlockWord, Value]) -> None:
+        """All lines of a block, side by side."""
+
+        def line(inside: Code, y: Value) -> None:
+            target = inside.element(self.panels, FLOAT32, inside.mul(y, at[BlockWord.COLUMNS]))
+            places = (at[BlockWord.Z], inside.add(at[BlockWord.Y], y), at[BlockWord.X])
+            numbers = (k, steps, *places, at[BlockWord.COLUMNS])
+            call_of(inside, "packers", self.field[Field.PACKER], ("%context", target, b), numbers)
+
+        each(code, index(0), at[BlockWord.LINES], 1, line)
+
+    def _tiles(
+        self,
+        code: Code,
+        first: Value,
+        end: Value,
+        pointers: tuple[str, str, str],
+        k: Value,
+        steps: Value,
+        at: dict[BlockWord, Value],
+    ) -> None:
+        """All tiles of a block: a panel, which stays in the first cache, under each strip of rows."""
+        f, tile = self.field, self.tile
+        a, b, c = pointers
+        more = code.convert("zext", code.compare("sgt", k, index(0)), INT64)
+        start = code.element(a, FLOAT32, code.mul(k, f[Field.A_K]))
+        run = code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS])
+
+        loop = Loop(code, outer := Code(self.module), [first])
+        (row,) = loop.carried
+        loop.test(outer.compare("slt", row, end))
+        height = self._height(outer, outer.op("sub", end, row))
+        shape = outer.mul(plus(outer, height, -1), index(tile.vectors))
+        strip = outer.element(start, FLOAT32, outer.mul(row, f[Field.A_ROW]))
+        self._ask_for(outer, outer.element(strip, FLOAT32, outer.mul(height, f[Field.A_ROW])), steps)
+        line = outer.element(c, FLOAT32, outer.mul(outer.op("sub", row, first), f[Field.C_ROW]))
+
+        def panel(inside: Code, x: Value) -> None:
+            columns = least(inside, inside.op("sub", run, x), index(tile.width))
+            vectors = inside.op("udiv", plus(inside, columns, tile.lanes - 1), index(tile.lanes))
+            written = inside.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
+            pointers = (strip, inside.element(b, FLOAT32, x), inside.element(line, FLOAT32, x))
+            numbers = (f[Field.A_ROW], f[Field.A_K], self.b_row, steps, f[Field.C_ROW], written, more)
+            call_of(inside, "tiles", plus(inside, inside.add(shape, vectors), -1), pointers, numbers)
+
+        each(outer, index(0), run, tile.width, panel)
+        loop.close([outer.add(row, height)])
+
+    def _height(self, code: Code, left: Value) -> Value:
+        """Rows of the next strip: what is left over is shared by the last two, since a flat one keeps the multipliers
+        waiting."""
+        most = index(self.tile.rows)
+        half = code.op("lshr", plus(code, left, 1), index(1))
+        few = code.select(code.compare("sle", left, most), left, half)
+        return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
+
+    def _ask_for(self, code: Code, strip: str, steps: Value) -> None:
+        """The next strip's lines, which begin too often for the hardware to see them coming."""
+
+        def line(inside: Code, k: Value) -> None:
+            for r in range(self.tile.rows):
+                row = inside.element(strip, FLOAT32, inside.mul(self.field[Field.A_ROW], index(r)))
+                prefetch(inside, inside.element(row, FLOAT32, k))
+
+        each(code, index(0), steps, _LINE, line)
+
+    def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, end: Value) -> None:
+        """The epilogue, if there is one."""
+        f = self.field
+
+        def run() -> None:
+            values: dict[int, Value] = {
+                BlockSize.ROW: code.add(first, word(code, group, BatchWord.FIRST_ROW)),
+                BlockSize.Z: at[BlockWord.PLACE_Z],
+                BlockSize.Y: at[BlockWord.PLACE_Y],
+                BlockSize.X: at[BlockWord.PLACE_X],
+                BlockSize.ROWS: code.op("sub", end, first),
+                BlockSize.COUNT_Y: at[BlockWord.COUNT_Y],
+                BlockSize.COUNT_X: at[BlockWord.COUNT_X],
+                BlockSize.BLOCK_ROW: f[Field.C_ROW],
+            }
+            places = code.element(group, INT64, index(BatchWord.PLACES))
+            self.epilogue.run(code, values, places, plus(code, f[Field.BATCH_WORDS], -BatchWord.PLACES))
+
+        when(code, self.fused, run)

@@ -1,0 +1,210 @@
+"""Calls that run by panels: products and convolutions of float32, with their epilogues, by `products`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from omniop.backends.array_eval import size_names
+from omniop.backends.base import Runnable
+from omniop.backends.codegen.llvm_depthwise import MONOIDS
+from omniop.backends.cpu import depthwise, fused
+from omniop.backends.cpu.depthwise import Depthwise
+from omniop.backends.cpu.launch import CompiledLaunch, Record
+from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.backends.cpu.products import Product, convolution, matrix_product, step_through
+from omniop.backends.cpu.views import Window
+from omniop.backends.cpu.windows import Geometry
+from omniop.opset import expr
+from omniop.opset.dtype import FLOAT32
+from omniop.opset.expr import Expr
+from omniop.opset.kernel import Call, View
+
+FEW = 4
+"""Columns of a product, below which most of a panel would be idle."""
+MAX_SCRATCH = 1 << 19
+"""Bytes of the stack; a thread may have little of it."""
+MAX_SPACE = 3
+"""Dims of space of a convolution."""
+
+_KEPT = 256
+"""Sets of sizes that a call remembers."""
+
+
+def suits(call: Call) -> bool | None:
+    """Whether the call runs by panels: always, never, or (None) for some sizes, as `PanelCall` finds out."""
+    if call.prim == "window_reduce":
+        return _pools(call)
+    if call.prim not in ("contract", "conv"):
+        return False
+    value = call.results[0].dtype if call.epilogue is None else fused.hole_dtype(call)
+    if value is not FLOAT32 or any(v.dtype is not FLOAT32 for v in call.operands):
+        return False
+    if call.prim == "contract":
+        *_, rows, columns = call.results[0].shape
+        return _all(_above(rows, 1), _above(columns, FEW - 1))
+    x, w = call.operands
+    if len(x.shape) - 2 > MAX_SPACE:
+        return False
+    return _is_linear(w)
+
+
+def _pools(call: Call) -> bool | None:
+    """Whether it is pooling of images of channels; of lines that are not too long, which only the sizes tell."""
+    (x,), rank = call.operands, len(call.attr("kernel"))
+    value = call.results[0].dtype if call.epilogue is None else fused.hole_dtype(call)
+    known = x.dtype is value is FLOAT32 and call.attr("monoid") in MONOIDS[1:]
+    return None if known and len(x.shape) == rank + 2 and rank <= depthwise.MAX_SPACE else False
+
+
+def _all(*answers: bool | None) -> bool | None:
+    return False if False in answers else None if None in answers else True
+
+
+def _above(number: Expr, limit: int) -> bool | None:
+    return number.attr > limit if number.op == "const" else None
+
+
+def _is_linear(weights: View) -> bool | None:
+    numbers = [*weights.shape[1:], *weights.strides[1:]]
+    if any(n.op != "const" for n in numbers):
+        return None
+    values = [n.attr for n in numbers]
+    return step_through(values[: len(values) // 2], values[len(values) // 2 :]) is not None
+
+
+def reads_image(call: Call) -> bool:
+    """Whether a convolution reads its image where it lies, whatever the sizes: along its lines."""
+    return call.prim == "contract" or expr.is_const(call.operands[0].strides[-1], 1)
+
+
+def writes_itself(call: Call) -> bool:
+    """Whether tiles can go into the result as they are."""
+    view = call.results[0]
+    plain = call.epilogue is None and view.dtype is FLOAT32 and fused.is_dense(view)
+    return plain and not is_depthwise(call)
+
+
+def is_depthwise(call: Call) -> bool:
+    """Whether each channel of a convolution has a window of its own, or two."""
+    if call.prim == "window_reduce":
+        return True
+    if call.prim != "conv" or len(call.operands[0].shape) - 2 > depthwise.MAX_SPACE:
+        return False
+    image, (filters, depth, *_), group = call.operands[0].shape, call.operands[1].shape, call.attr("group")
+    few = filters.op == "const" and filters.attr <= 2 * group
+    return group > 1 and few and expr.is_const(depth, 1) and expr.is_const(image[1], group)
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """The work for one set of sizes; ``kept`` holds what the context points to."""
+
+    function: Callable[..., None]
+    context: int
+    points: int
+    kept: object
+    image: int = 0
+    """Bytes of a copy of the image, or 0 where it is read as it lies."""
+
+
+class PanelCall:
+    """``epilogue``: the kernel of `fused.block_kernel`, if it needs one; ``image``: that of `fused.copy_kernel` for
+    images that it cannot read as they lie; ``otherwise``: what runs sizes that are not for panels."""
+
+    def __init__(
+        self,
+        call: Call,
+        epilogue: CompiledLaunch | None,
+        image: Runnable | None,
+        otherwise: Runnable | None,
+        scratch: Scratch,
+    ) -> None:
+        self._call = call
+        self._image = image
+        self._scratch = scratch
+        self._epilogue = None if epilogue is None else epilogue.kernel
+        self._otherwise = otherwise
+        self._pointers = ctypes.c_void_p * (len(call.params) + 1)
+        self._bounds: dict[tuple[int, ...], _Bound | None] = {}
+
+    def __call__(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        bound = self._bound(tuple(sizes))
+        if bound is None:
+            assert self._otherwise is not None
+            self._otherwise(buffers, sizes)
+            return
+        if bound.image and self._image is not None:
+            buffers = [*buffers, self._scratch.buffer("image", bound.image)]
+            self._image(buffers, sizes)
+        pointers = self._pointers(*[b.address for b in buffers])
+        bound.function(ctypes.addressof(pointers), bound.context, 0, bound.points)
+
+    def record(self, sizes: tuple[int, ...]) -> Record | None:
+        """See `CompiledLaunch.record`."""
+        bound = self._bound(sizes)
+        if bound is None or bound.image:
+            return None
+        function = ctypes.cast(bound.function, ctypes.c_void_p).value  # type: ignore[arg-type]  # one of ctypes
+        assert function is not None
+        return Record(function, bound.context, bound.points, (self, bound))
+
+    def _bound(self, sizes: tuple[int, ...]) -> _Bound | None:
+        if sizes not in self._bounds:
+            if len(self._bounds) >= _KEPT:
+                self._bounds.clear()
+            self._bounds[sizes] = self._bind(sizes)
+        return self._bounds[sizes]
+
+    def _bind(self, sizes: tuple[int, ...]) -> _Bound | None:
+        names = size_names(sizes)
+        x, *others = (Window(v, names) for v in self._call.operands)
+        y = others[0] if others else x
+        result = Window(self._call.results[0], names)
+        if self._call.prim == "contract":
+            if result.shape[-2] == 1 or result.shape[-1] < FEW:
+                return None
+            a, b, image = x, y, 0
+            found: Product | Depthwise = matrix_product(x, y, result)
+        else:
+            if self._call.prim == "conv" and step_through(y.shape[1:], y.strides[1:]) is None:
+                return None
+            image = 0 if x.strides[-1] == 1 else prod(x.shape) * FLOAT32.itemsize
+            a, b = y, x.contiguous(len(self._call.params)) if image else x
+            wanted = _convolution(self._call, b, a, result)
+            if wanted is None:
+                return None
+            found = wanted
+        kernel = 0 if self._epilogue is None else self._epilogue.address
+        own = (sizes, len(self._call.params)) if kernel else ((), 0)
+        context, kept = found.context(kernel, *own)
+        for k, window in enumerate((a, b, result)):
+            context[2 * k : 2 * k + 2] = window.buffer, window.start
+        return _Bound(found.function, context.ctypes.data, found.points, (context, kept), image)
+
+
+def _convolution(call: Call, x: Window, w: Window, result: Window) -> Product | Depthwise | None:
+    by_lines = not fused.pixels_are_one_run(call)
+    if call.prim == "window_reduce":
+        geometry = Geometry.of(call, call.attr("kernel"))
+        pool = Depthwise(x, x, result, geometry, 0, by_lines, call.attr("monoid"))
+        return pool if pool.scratch <= MAX_SCRATCH else None
+    geometry = Geometry.of(call, w.shape[2:])
+    depthwise = is_depthwise(call)
+    while not by_lines and _is_flat(x, w, result, geometry):
+        x, w, result, geometry = x.without_last(), w.without_last(), result.without_last(), geometry.without_last()
+    if depthwise:
+        step = step_through(w.shape[1:], w.strides[1:])
+        assert step is not None
+        each = Depthwise(x, w, result, geometry, step, by_lines)
+        if each.scratch <= MAX_SCRATCH:
+            return each
+    return convolution(x, w, result, geometry, call.attr("group"), by_lines)
+
+
+def _is_flat(x: Window, w: Window, result: Window, geometry: Geometry) -> bool:
+    """Whether the last axis of space has nothing to it."""
+    rank = len(geometry.kernel)
+    return rank > 1 and x.shape[-1] == w.shape[-1] == result.shape[-1] == 1 and geometry.pads[rank - 1] == 0
