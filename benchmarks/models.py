@@ -4,121 +4,26 @@
     python -m benchmarks.models -m minilm-int8 -m ocr-rec -t 1 --json
     python -m benchmarks.models --decoder smollm2.onnx             # written by examples/smollm2/to_onnx.py
 
-Every engine loads a model in processes of its own, some times over, after one that fills the caches on disk; then all
-of them run it in turns. The figures are medians. Outputs are compared with ONNX Runtime's.
+Outputs are compared with ONNX Runtime's; `benchmarks/measure.py` says how times are taken.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.engine_process import ONNXRUNTIME, EngineFailed, EngineProcess, Loaded
-from benchmarks.model_cases import CASES, Case, Feeds, decoder
-
-
-@dataclass
-class Figures:
-    """One engine on one model with so many threads; times in seconds."""
-
-    model: str
-    engine: str
-    threads: int
-    ready: float = 0.0
-    created: float = 0.0
-    first: float = 0.0
-    run: float = 0.0
-    runs: int = 0
-    difference: float = 0.0
-    """The largest from ONNX Runtime's outputs, as a part of each output's largest value."""
-    close: bool = True
-    problem: str | None = None
-
-
-@dataclass
-class _Turns:
-    """What was measured of one engine so far."""
-
-    figures: Figures
-    loads: list[Loaded] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-
-
-def measure(
-    case: Case, path: Path, feeds: Feeds, engines: Sequence[str], threads: int, loads: int, rounds: int, seconds: float
-) -> list[Figures]:
-    """Figures of every engine, ONNX Runtime's first. Loads and runs are interleaved, so that a slow moment of the
-    machine meets all of them."""
-    turns = {engine: _Turns(Figures(case.name, engine, threads)) for engine in engines}
-    for k in range(loads):
-        for engine, turn in _going(turns):
-            with _watched(turn), EngineProcess(engine, path, feeds, threads) as process:
-                loaded = process.loaded()
-                turn.loads += [loaded] * (k > 0)  # the first one fills the caches
-    with ExitStack() as stack:
-        processes = {}
-        for engine, turn in _going(turns):
-            processes[engine] = stack.enter_context(EngineProcess(engine, path, feeds, threads))
-            with _watched(turn):
-                turn.loads.append(processes[engine].loaded())
-        for _ in range(rounds):
-            for engine, turn in _going(turns):
-                with _watched(turn):
-                    turn.times += processes[engine].run(seconds)
-    return _summarise(case, list(turns.values()))
-
-
-def _going(turns: dict[str, _Turns]) -> Iterator[tuple[str, _Turns]]:
-    yield from ((engine, turn) for engine, turn in turns.items() if turn.figures.problem is None)
-
-
-@contextmanager
-def _watched(turn: _Turns) -> Iterator[None]:
-    """An engine that fails is told in the table, and left out from there on."""
-    try:
-        yield
-    except EngineFailed as error:
-        turn.figures.problem = str(error)
-
-
-def _summarise(case: Case, turns: Sequence[_Turns]) -> list[Figures]:
-    expected = turns[0].loads[-1].outputs if turns[0].figures.problem is None else {}
-    for turn in turns:
-        figures = turn.figures
-        if figures.problem is not None:
-            continue
-        figures.ready = statistics.median(loaded.ready for loaded in turn.loads)
-        figures.created = statistics.median(loaded.created for loaded in turn.loads)
-        figures.first = statistics.median(loaded.first for loaded in turn.loads)
-        figures.run, figures.runs = statistics.median(turn.times), len(turn.times)
-        figures.difference = difference(turn.loads[-1].outputs, expected)
-        figures.close = figures.difference <= case.close
-    return [turn.figures for turn in turns]
-
-
-def difference(outputs: Feeds, expected: Feeds) -> float:
-    """The largest difference of any output, as a part of its largest value; infinite where a shape or NaN differs."""
-    worst = 0.0
-    for name, value in expected.items():
-        if outputs[name].shape != value.shape or (np.isnan(outputs[name]) != np.isnan(value)).any():
-            return float("inf")
-        largest = np.nanmax(np.abs(value), initial=0.0)
-        apart = np.nanmax(np.abs(outputs[name].astype(np.float64) - value), initial=0.0)
-        worst = max(worst, float(apart / max(largest, np.finfo(np.float32).tiny)))
-    return worst
-
+from benchmarks.engine_process import ONNXRUNTIME
+from benchmarks.measure import Effort, Figures, Task, measure
+from benchmarks.model_cases import CASES, Case, decoder
 
 # Told ---------------------------------------------------------------------------------------------
 
@@ -192,7 +97,8 @@ def main(
             with told.status("") as status:
                 for case, path, feeds in prepared:
                     status.update(f"{case.name}, {_count(count)}")
-                    found += measure(case, path, feeds, engines, count, loads, rounds, seconds)
+                    task = Task(case.name, path, feeds, case.close)
+                    found += measure(task, engines, count, Effort(loads, rounds, seconds))
             if not as_json:
                 out.print(table(_count(count), cases, [f for f in found if f.threads == count]), "")
     for f in found:

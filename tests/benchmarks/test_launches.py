@@ -1,0 +1,48 @@
+"""Where the time goes, launch by launch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import parser
+
+from benchmarks.architectures import write
+from benchmarks.launches import profile
+from omniop.dispatcher.registry import registry
+
+
+def test_profile_counts_every_launch_once(tmp_path: Path) -> None:
+    model, feeds = write("bert_base", tiny=True)
+    path = tmp_path / "bert.onnx"
+    onnx.save(model, path)
+    found = profile(path, feeds, "cpu", 2)
+    assert sum(s.launches for s in found.spent) == found.launches > 10
+    assert [s.seconds for s in found.spent] == sorted((s.seconds for s in found.spent), reverse=True)
+    assert min(s.seconds for s in found.spent) > 0
+    assert found.planned > found.run > 0
+    projections = [s for s in found.spent if "contract" in s.shapes and "MatMul" in s.operators]
+    assert any("[9x32] [32x128]" in s.shapes and s.launches == 2 for s in projections)
+    assert all(s.operations == 2 * 2 * 9 * 32 * 128 for s in projections if "[9x32] [32x128]" in s.shapes)
+    assert "sequence" not in vars(registry().device("cpu")), "the device is left as it was"
+
+
+def test_profile_refuses_what_is_not_one_segment(tmp_path: Path) -> None:
+    """NonZero feeds a Reshape: its elements are read back in between."""
+    text = """<ir_version: 10, opset_import: ["": 21]> g (float[4] x) => (float[N] y) {
+        places = NonZero(x)
+        shape = Shape(places)
+        count = Gather<axis=0>(shape, one)
+        wide = Unsqueeze(count, zero)
+        y = ConstantOfShape(wide)
+    }"""
+    model = parser.parse_model(text)
+    model.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(np.int64(1), "one"), onnx.numpy_helper.from_array(np.array([0]), "zero")]
+    )
+    path = tmp_path / "cut.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match="more than one segment"):
+        profile(path, {"x": np.array([1, 0, 2, 0], np.float32)}, "cpu", 1)
