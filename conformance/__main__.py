@@ -14,7 +14,7 @@ from omniop.conformance.engines import Fallback
 from omniop.conformance.oracles import ENGINES
 from omniop.conformance.record import Report, lost_passes
 from omniop.conformance.render import FORMS, draw
-from omniop.conformance.suite import Settings, run_suite, select
+from omniop.conformance.suite import QUICK, USUAL, Settings, run_suite, select
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
 
@@ -29,6 +29,10 @@ def main(
     device: Annotated[str, typer.Option(help="The device that omniop runs on.")] = "cpu",
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help=f"Only a sample of {QUICK} cases of all kinds.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help=f"All of our own cases too, instead of {USUAL} of them.")
+    ] = False,
     sample: Annotated[
         int, typer.Option(min=0, help="Only so many cases: the same ones everywhere, each operator by its share.")
     ] = 0,
@@ -36,6 +40,10 @@ def main(
     fallback: Annotated[Fallback, typer.Option(help="When the device declines: warn, error, silent.")] = "error",
     fold: Annotated[
         bool, typer.Option("--fold", help="Let a model's constants be constants; by default they are fed.")
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Sentinels behind each buffer; strided feeds, and two threads, for each case."),
     ] = False,
     oracle: Annotated[
         str | None, typer.Option(help=f"Run on an oracle instead of omniop: {', '.join(ENGINES)}.")
@@ -59,7 +67,7 @@ def main(
     ] = 0,
     list_: Annotated[bool, typer.Option("--list", help="Only list the names of the cases.")] = False,
 ) -> None:
-    """Run ONNX's conformance cases on a device.
+    """Run ONNX's conformance cases and our own on a device.
 
     Exit status: 0 nothing went wrong (what is unsupported, and what was expected to fail, did not); 1 a case failed,
     crashed or hung, passed against expectation, an expectation is stale, the device is not there, or fewer than
@@ -68,16 +76,20 @@ def main(
     \b
     Examples:
       omniop conformance --device opencl --json opencl.json --html opencl.html
-      omniop conformance --device cuda:emu --sample 400
+      omniop conformance --device cuda:emu --quick
       omniop conformance --device cpu --filter '^test_softmax' -v
     """
     if context.invoked_subcommand is not None:
         return
     if oracle is not None and oracle not in ENGINES:
         raise typer.BadParameter(f"{oracle!r} is none of {', '.join(ENGINES)}", param_hint="--oracle")
+    if quick and full:
+        raise typer.BadParameter("give one of --quick and --full")
     settings = Settings(
         *(device, filter, tuple(kind or KINDS), sample, _shard(shard), fallback, fold, oracle, jobs, timeout),
         expect=tuple(expect or ()),
+        extent="quick" if quick else "full" if full else "usual",
+        strict=strict,
     )
     earlier = _read(baseline, "--baseline") if baseline else None
     try:

@@ -2,7 +2,7 @@
 
 ONNX's are of five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
 ``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). The sixth,
-``edge``, is ours: `omniop.conformance.edge`.
+``edge``, is ours: `omniop.conformance.edge`; and so is the seventh, ``own``: `omniop.conformance.own`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,14 @@ import onnx
 from onnx import numpy_helper
 
 from omniop.conformance.archive import DATA, case_archive, light_file, read_index
+from omniop.conformance.samples.catalogue import catalogue
+from omniop.conformance.tolerance import Relative, Tolerance
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light", "edge")
-"""Every kind of case, in the order in which they are listed. All but ``edge``, which is ours, are ONNX's."""
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light", "edge", "own")
+"""Every kind of case, in the order in which they are listed."""
+
+OWN = ("edge", "own")
+"""The kinds that are ours; all others are ONNX's."""
 
 _RTOL, _ATOL = 1e-3, 1e-7
 
@@ -57,6 +62,21 @@ class Case:
     archive: str | None = field(default=None, repr=False)
     rtol: float = _RTOL
     atol: float = _ATOL
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """How near outputs have to be; none is judged more strictly than by onnx's own runner."""
+        return Relative(max(self.rtol, _RTOL), max(self.atol, _ATOL))
+
+    @property
+    def refused(self) -> bool:
+        """Whether the case passes where omniop refuses it, and not where it gives outputs."""
+        return False
+
+    @property
+    def draw(self) -> tuple[Any, ...]:
+        """The distribution that the output is drawn from, and its parameters; empty where the output is expected."""
+        return ()
 
     @functools.cached_property
     def model(self) -> onnx.ModelProto:
@@ -133,6 +153,11 @@ def load_cases(pattern: str = "", kinds: Sequence[str] = KINDS) -> list[Case]:
 
 
 def _list(kind: str) -> Iterable[Case]:
+    if kind == "own":
+        from omniop.conformance.own import OwnCase
+
+        yield from (OwnCase(name, kind, sample.key, sample.dtypes) for name, sample in catalogue().items())
+        return
     archive = str(case_archive())
     for name, (op, dtypes) in read_index(archive)[kind].items():
         if kind in ("node", "edge"):

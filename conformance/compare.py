@@ -10,62 +10,62 @@ from typing import Any
 
 import numpy as np
 
+from omniop.conformance.tolerance import Tolerance
 from omniop.conformance.verdict import Error
 
-_BFLOAT16_RTOL = 2.0**-6
-"""Two units in the last place of bfloat16, as onnx's own runner allows."""
 
-
-def compare(actual: Any, expected: Any, rtol: float, atol: float) -> str | None:
+def compare(actual: Any, expected: Any, tolerance: Tolerance) -> str | None:
     """Why ``actual`` is not ``expected``, or None where it is.
 
     Arrays (0-d ones and numpy scalars too) must have the expected dtype and shape. Booleans, integers of any width and
-    strings must be equal; floats must lie within ``atol + rtol * |expected|``, NaN is equal to NaN, and an infinity
-    only to itself; bfloat16 is compared with a tolerance of at least 2^-6. Sequences are lists, optionals are the value
+    strings must be equal; floats must be as near as ``tolerance`` says, NaN is equal to NaN, and an infinity only to
+    itself. Sequences are lists, optionals are the value
     or None, maps are dicts; they are compared element by element.
     """
     if expected is None:
         return None if actual is None else f"{_kind(actual)}, expected None"
     if isinstance(expected, list | tuple):
-        return _compare_lists(actual, expected, rtol, atol)
+        return _compare_lists(actual, expected, tolerance)
     if isinstance(expected, Mapping):
-        return _compare_maps(actual, expected, rtol, atol)
-    return _compare_arrays(actual, np.asarray(expected), rtol, atol)
+        return _compare_maps(actual, expected, tolerance)
+    if isinstance(expected, str | int | float) and type(actual) is type(expected):
+        return _compare_arrays(np.asarray(actual), np.asarray(expected), tolerance)  # a map's value
+    return _compare_arrays(actual, np.asarray(expected), tolerance)
 
 
-def compare_outputs(actual: Mapping[str, Any], expected: Mapping[str, Any], rtol: float, atol: float) -> str | None:
+def compare_outputs(actual: Mapping[str, Any], expected: Mapping[str, Any], tolerance: Tolerance) -> str | None:
     """Compare a run's outputs by name; an output that is missing is a reason, one more than expected is not."""
     for name, value in expected.items():
         if name not in actual:
             return f"output {name!r} is missing; there are {', '.join(actual) or 'none'}"
-        if reason := compare(actual[name], value, rtol, atol):
+        if reason := compare(actual[name], value, tolerance):
             return f"output {name!r}: {reason}"
     return None
 
 
-def _compare_lists(actual: Any, expected: list[Any] | tuple[Any, ...], rtol: float, atol: float) -> str | None:
+def _compare_lists(actual: Any, expected: list[Any] | tuple[Any, ...], tolerance: Tolerance) -> str | None:
     if not isinstance(actual, list | tuple):
         return f"{_kind(actual)}, expected a list"
     if len(actual) != len(expected):
         return f"{len(actual)} elements, expected {len(expected)}"
     for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
-        if reason := compare(one, other, rtol, atol):
+        if reason := compare(one, other, tolerance):
             return f"element {i}: {reason}"
     return None
 
 
-def _compare_maps(actual: Any, expected: Mapping[Any, Any], rtol: float, atol: float) -> str | None:
+def _compare_maps(actual: Any, expected: Mapping[Any, Any], tolerance: Tolerance) -> str | None:
     if not isinstance(actual, Mapping):
         return f"{_kind(actual)}, expected a dict"
     if set(actual) != set(expected):
         return f"keys {sorted(actual)}, expected {sorted(expected)}"
     for key, value in expected.items():
-        if reason := compare(actual[key], value, rtol, atol):
+        if reason := compare(actual[key], value, tolerance):
             return f"key {key!r}: {reason}"
     return None
 
 
-def _compare_arrays(actual: Any, expected: np.ndarray, rtol: float, atol: float) -> str | None:
+def _compare_arrays(actual: Any, expected: np.ndarray, tolerance: Tolerance) -> str | None:
     if not isinstance(actual, np.ndarray | np.generic):
         return f"{_kind(actual)}, expected an array"
     actual = np.asarray(actual)
@@ -75,25 +75,15 @@ def _compare_arrays(actual: Any, expected: np.ndarray, rtol: float, atol: float)
         return f"shape {list(actual.shape)}, expected {list(expected.shape)}"
     if expected.dtype.kind == "c":
         halves = ((actual.real, expected.real), (actual.imag, expected.imag))
-        return next((reason for one, other in halves if (reason := _compare_arrays(one, other, rtol, atol))), None)
+        return next((reason for one, other in halves if (reason := _compare_arrays(one, other, tolerance))), None)
     if not _is_float(expected.dtype):
         return _describe(actual, expected, np.asarray(actual == expected), "")
-    if expected.dtype.name == "bfloat16":
-        rtol = max(rtol, _BFLOAT16_RTOL)
-    near = _near(actual.astype(np.float64), expected.astype(np.float64), rtol, atol)
-    return _describe(actual, expected, near, f" (rtol {rtol:.3g}, atol {atol:.3g})")
+    return _describe(actual, expected, *tolerance.near(actual, expected))
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
     # The narrow floats of ml_dtypes (bfloat16, float8_e4m3fn, float4_e2m1fn, ...) are no numpy kind "f": go by name.
     return dtype.name.startswith(("float", "bfloat"))
-
-
-def _near(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        finite = np.isfinite(actual) & np.isfinite(expected)
-        within = finite & (np.abs(actual - expected) <= atol + rtol * np.abs(expected))
-    return np.asarray(within | (actual == expected) | (np.isnan(actual) & np.isnan(expected)))
 
 
 def _describe(actual: np.ndarray, expected: np.ndarray, equal: np.ndarray, tolerance: str) -> str | None:

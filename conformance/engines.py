@@ -10,36 +10,47 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from omniop.conformance.oracles import Engine, Feeds, Outputs, Prepared
+from omniop.conformance.strict import Guard, GuardBackend, StrictRun
 from omniop.conformance.verdict import Facts, Node
 from omniop.opset.host_nature import HOST_BY_NATURE
 
 Fallback = Literal["warn", "error", "silent"]
 
 
-@runtime_checkable
-class Telling(Protocol):
-    """A prepared model that tells how it ran."""
-
-    def facts(self) -> Facts: ...
-
-
-def omniop_engine(device: str, fallback: Fallback = "error", *, fold: bool = False) -> Engine:
-    """omniop itself on ``device``, in suite mode unless ``fold``; the engine can be pickled."""
-    return functools.partial(_prepare, device=device, fallback=fallback, fold=fold)
+def omniop_engine(device: str, fallback: Fallback = "error", *, fold: bool = False, strict: bool = False) -> Engine:
+    """omniop itself on ``device``, in suite mode unless ``fold``, in all the ways of `omniop.conformance.strict` if
+    ``strict``; the engine can be pickled."""
+    return functools.partial(_prepare, device=device, fallback=fallback, fold=fold, strict=strict)
 
 
-def _prepare(model: onnx.ModelProto, device: str, fallback: Fallback, fold: bool) -> Prepared:
+def _prepare(model: onnx.ModelProto, device: str, fallback: Fallback, fold: bool, strict: bool) -> Prepared:
     import omniop
 
     fed, constants = (model, {}) if fold else feed_constants(model)
-    return _OmniopRun(omniop.load(fed, device=device, fallback=fallback), constants, _has_strings(model))
+    guard = _guard(device) if strict else None
+    session = omniop.load(fed, device=guard.device.name if guard else device, fallback=fallback)
+    prepared = _OmniopRun(session, constants, _has_strings(model))
+    if guard is None:
+        return prepared
+    drawn = any(HOST_BY_NATURE.get(node.op_type) == "numpy's random draws" for node in model.graph.node)
+    return StrictRun(prepared, guard, drawn=drawn)
+
+
+@functools.cache
+def _guard(device: str) -> Guard:
+    """The guarded twin of a device, registered under a name of its own."""
+    from omniop.dispatcher.registry import registry
+
+    guard = Guard(registry().device(device))
+    registry().register(GuardBackend(guard), trusted=True)
+    return guard
 
 
 class _OmniopRun:

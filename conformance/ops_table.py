@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from omniop.conformance.cases import OWN
 from omniop.conformance.record import Report
 from omniop.conformance.table import DTYPES
 
@@ -24,7 +25,7 @@ Record = dict[str, Any]
 _HEAD = """\
 # Operators
 
-Which of the cases for each operator of ONNX {onnx} pass on which device, our own edge cases included: "all 12", or how
+Which of the cases for each operator of ONNX {onnx} pass on which device, our own included: "all 12", or how
 many of how many. The dtypes are those that the cases have. This page is drawn from reports of `omniop conformance` by
 `python -m omniop.conformance.ops_table REPORT.json ...`; edit nothing here.
 
@@ -58,12 +59,11 @@ def take(record: Record, report: Report) -> Record:
 
 
 def _totals(report: Report) -> dict[str, Any]:
-    ours = [result for result in report.results if result.kind == "edge"]
-    counts = report.counts
+    kinds = Counter(result.kind for result in report.results)
     return {
-        "passed": counts["pass"],
+        "passed": report.counts["pass"],
         "run": len(report.results),
-        "edge": len(ours),
+        **{kind: kinds[kind] for kind in OWN},
         "sample": int(report.settings.get("sample", 0)),
     }
 
@@ -96,7 +96,8 @@ def page(record: Record) -> str:
 
 def _device(name: str, about: Mapping[str, Any]) -> str:
     what = "a sample of " if about["sample"] else ""
-    parts = f"{about['run'] - about['edge']} of ONNX's, {about['edge']} of ours"
+    ours = sum(about.get(kind, 0) for kind in OWN)
+    parts = f"{about['run'] - ours} of ONNX's, {ours} of ours"
     return f"- `{name}` ({about['about']}): {about['passed']} of {what}{about['run']} cases pass ({parts})"
 
 

@@ -15,6 +15,10 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import onnx.reference
 
+import omniop.conformance.own
 import omniop.conformance.pool
 import omniop.dispatcher.session
 import omniop.opset.lower
+from omniop.conformance.samples.catalogue import catalogue
+
+catalogue()

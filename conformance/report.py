@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from omniop.conformance.cases import KINDS
+from omniop.conformance.cases import KINDS, OWN
 from omniop.conformance.diff import diff
 from omniop.conformance.record import Report
 from omniop.conformance.table import by_kind
@@ -22,6 +22,7 @@ _STYLES = {
     **{"pass": "green", "fail": "red", "crash": "bold red", "timeout": "magenta", "unsupported": "yellow"},
     **{"xfail": "cyan", "xpass": "bold magenta", "unavailable": "dim"},
 }
+_LAST_OF_ONNX = next(kind for kind in reversed(KINDS) if kind not in OWN)
 _ALWAYS = ("pass", "fail", "unsupported")
 _REASON_WIDTH = 90
 
@@ -120,7 +121,7 @@ def _kinds_table(report: Report) -> Table:
         counts = Counter(result.verdict.status for result in found)
         seconds = sum(result.verdict.cpu_seconds for result in found)
         cells = [str(counts[status]) for status in statuses]
-        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == KINDS[-2])
+        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == _LAST_OF_ONNX)
     return table
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omniop.conformance.cases import KINDS, Case, load_cases, sample_cases, shard_cases
 from omniop.conformance.engines import Fallback, omniop_engine
@@ -17,6 +17,10 @@ from omniop.conformance.record import Report, installed_versions, now
 from omniop.conformance.runner import result_of, run_cases
 from omniop.conformance.verdict import Result, Verdict
 
+Extent = Literal["quick", "usual", "full"]
+QUICK, USUAL = 900, 2000
+"""Cases of a quick run, of all kinds; and of our own (kind ``own``) in one that is neither quick nor full."""
+
 Show = Callable[[Iterable[Result], int, str], list[Result]]
 """Collects results as they come, given how many there will be and the target's name."""
 
@@ -25,9 +29,12 @@ Show = Callable[[Iterable[Result], int, str], list[Result]]
 class Settings:
     """What to run and how to judge it.
 
-    ``filter``: a regular expression on case names. ``sample``: so many of the cases, 0 for all. ``shard``: one part of
-    so many. ``fold``: let constants be constants, as a user's session does. ``oracle``: run one of `ENGINES` instead of
-    omniop on ``device``. ``jobs``: worker processes, 0 for none. ``expect``: lists of expectations beside the suite's.
+    ``extent``: a quick sample of all kinds, everything, or everything but for the cases of kind ``own``, of which there
+    is a sample unless a filter or their kind asks for them. ``filter``: a regular expression on case names. ``sample``:
+    so many of the cases, 0 for all. ``shard``: one part of so many. ``fold``: let constants be constants, as a user's
+    session does. ``strict``: run each case in all the ways of `omniop.conformance.strict`. ``oracle``: run one of
+    `ENGINES` instead of omniop on ``device``. ``jobs``: worker processes, 0 for none. ``expect``: lists of expectations
+    beside the suite's.
     """
 
     device: str = "cpu"
@@ -41,6 +48,8 @@ class Settings:
     jobs: int = 2
     timeout: float = 120.0
     expect: tuple[Path, ...] = ()
+    extent: Extent = "usual"
+    strict: bool = False
 
     @property
     def target(self) -> str:
@@ -49,12 +58,14 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """What chose and judged the cases."""
         return {
+            "extent": self.extent,
             "filter": self.filter,
             "kinds": list(self.kinds),
             "sample": self.sample,
             "shard": f"{self.shard[0]}/{self.shard[1]}",
             "fallback": self.fallback,
             "fold": self.fold,
+            "strict": self.strict,
             "oracle": self.oracle or "",
             "timeout": self.timeout,
         }
@@ -65,8 +76,12 @@ def select(settings: Settings) -> list[Case]:
     cases = load_cases(settings.filter, settings.kinds)
     if not cases:
         raise ValueError(f"no case matches {settings.filter!r}")
-    if settings.sample:
-        cases = sample_cases(cases, settings.sample)
+    if settings.extent == "usual" and not settings.filter and tuple(settings.kinds) != ("own",):
+        ours = {case for case in cases if case.kind == "own"}
+        chosen = set(sample_cases([case for case in cases if case in ours], USUAL))
+        cases = [case for case in cases if case not in ours or case in chosen]
+    if size := settings.sample or (QUICK if settings.extent == "quick" else 0):
+        cases = sample_cases(cases, size)
     return shard_cases(cases, *settings.shard)
 
 
@@ -95,7 +110,7 @@ def run_suite(settings: Settings, show: Show) -> Report:
 def _device_and_results(settings: Settings, cases: Sequence[Case]) -> tuple[dict[str, str], Iterator[Result]]:
     if settings.oracle:
         return {}, run_cases(cases, ENGINES[settings.oracle], settings.jobs, settings.timeout)
-    engine = omniop_engine(settings.device, settings.fallback, fold=settings.fold)
+    engine = omniop_engine(settings.device, settings.fallback, fold=settings.fold, strict=settings.strict)
     try:
         device = probe(settings.device) if settings.jobs else here(settings.device)
     except Unavailable as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from omniop.conformance.cases import KINDS
+from omniop.conformance.cases import KINDS, OWN
 from omniop.conformance.verdict import Result
 
 _ONNX = "ONNX's own"
@@ -27,11 +27,12 @@ def by_kind(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     rows = [(kind, found) for kind, found in rows if found]
     if len(rows) == 1:
         return rows
-    ours = [found for kind, found in rows if kind == "edge"]
+    ours = [row for row in rows if row[0] in OWN]
     if not ours:
         return [*rows, (_ONNX, list(results))]
-    onnx = [result for result in results if result.kind != "edge"]
-    return [*rows[:-1], *([(_ONNX, onnx)] if len(rows) > 2 else []), rows[-1], ("all", list(results))]
+    theirs = rows[: len(rows) - len(ours)]
+    onnx = [(_ONNX, [result for _, found in theirs for result in found])] if len(theirs) > 1 else []
+    return [*theirs, *onnx, *ours, ("all", list(results))]
 
 
 def operator_cells(results: Iterable[Result]) -> Cells:

@@ -9,9 +9,9 @@ import pytest
 from omniop.conformance.cases import Case, load_cases, sample_cases
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.expectations import Expectations
-from omniop.conformance.plugin import QUICK
 from omniop.conformance.probe import Unavailable, here
 from omniop.conformance.runner import judge, result_of
+from omniop.conformance.suite import QUICK
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Status = Literal["pass", "fail", "crash", "timeout", "unsupported", "xfail", "xpass", "unavailable"]
 STATUSES: tuple[Status, ...] = ("pass", "fail", "crash", "timeout", "unsupported", "xfail", "xpass", "unavailable")
@@ -43,6 +43,13 @@ class Facts:
     nodes: tuple[Node, ...] = ()
     host: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A prepared model that tells how it ran."""
+
+    def facts(self) -> Facts: ...
 
 
 @dataclass(frozen=True)

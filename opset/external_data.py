@@ -124,5 +124,3 @@ def _map_file(path: Path, what: str) -> np.ndarray:
         if status.st_size == 0:
             return np.empty(0, dtype=np.uint8)
         return np.memmap(file, np.uint8, "r")  # it knows its file's name, which plans on disk refer to
-
-

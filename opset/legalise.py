@@ -107,7 +107,7 @@ def _legal(roots: Iterable[Expr], caps: Capabilities) -> bool:
     for node in expr.walk(*roots):
         if node.dtype not in computes and not (node.dtype in caps.storage and node.op in _MOVES):
             return False
-        if node.op in ("alu", "bitcast") and any(a.dtype not in computes for a in node.args):
+        if node.op in ("alu", "bitcast", "reduce") and any(a.dtype not in computes for a in node.args):
             return False
         ends = {node.dtype, node.args[0].dtype} if node.op == "cast" else set()
         if FLOAT64 in ends and not ends <= computes:

@@ -174,7 +174,10 @@ def _integer_template(let: Let, dtype: DType) -> str | None:
 
 
 def cast(x: str, source: DType, target: DType, use: Use) -> str:
-    """A conversion with the edges of `alu`."""
+    """A conversion with the edges of `alu`. A half meets other dtypes by way of float32, which holds all of its values;
+    what is wider has been rounded to it before."""
+    if FLOAT16 in (source, target) and FLOAT32 not in (source, target) and source is not target:
+        return cast(f"({cast(x, source, FLOAT32, use)})", FLOAT32, target, use)
     if target is BOOL:
         return f"{x} != 0"
     if FLOAT16 in (source, target) or (source.is_float and target.is_int):

@@ -8,6 +8,7 @@ from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import BOOL, DType
+from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import axis_of, require_rank, require_shape
 from omniop.opset.lowering import Node, lowering
@@ -108,6 +109,8 @@ def negative_log_likelihood(node: Node, x: Tensor, target: Tensor, weight: Tenso
     losses = p.map_of(target.shape, loss)
     axes = range(target.rank)
     reduction = node.attr("reduction", "mean")
+    if reduction not in ("none", "sum", "mean"):
+        raise ModelError(f"{node.label}: reduction {reduction!r}; none, sum and mean would work")
     if reduction == "none":
         return p.cast(losses, x.dtype)
     total = p.reduce("add", losses, axes)

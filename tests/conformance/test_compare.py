@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from omniop.conformance.compare import compare, compare_outputs, error_of
+from omniop.conformance.tolerance import Relative
 
 
 def array(*values: Any, dtype: Any = np.float32) -> np.ndarray:
@@ -32,7 +33,7 @@ def array(*values: Any, dtype: Any = np.float32) -> np.ndarray:
     ],
 )
 def test_equal(actual: Any, expected: Any) -> None:
-    assert compare(actual, expected, 1e-3, 1e-7) is None
+    assert compare(actual, expected, Relative(1e-3, 1e-7)) is None
 
 
 @pytest.mark.parametrize(
@@ -62,11 +63,11 @@ def test_equal(actual: Any, expected: Any) -> None:
     ],
 )
 def test_different(actual: Any, expected: Any, reason: str) -> None:
-    assert reason in (compare(actual, expected, 1e-3, 1e-7) or "")
+    assert reason in (compare(actual, expected, Relative(1e-3, 1e-7)) or "")
 
 
 def test_a_missing_output_is_named() -> None:
-    assert compare_outputs({"z": array(1)}, {"y": array(1)}, 0, 0) == "output 'y' is missing; there are z"
+    assert compare_outputs({"z": array(1)}, {"y": array(1)}, Relative(0, 0)) == "output 'y' is missing; there are z"
 
 
 # -- how far off -----------------------------------------------------------------------------------------------------

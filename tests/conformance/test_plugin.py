@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import omniop
-from omniop.conformance.plugin import QUICK
+from omniop.conformance.suite import QUICK
 
 _ROOT = Path(omniop.__file__).parents[1]
 

@@ -11,6 +11,7 @@ import pytest
 import omniop
 from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import onnxruntime_engine
+from omniop.conformance.tolerance import Relative
 from omniop.dispatcher.report import templates_of
 from omniop.opset.errors import ExecutionError
 from tests.gate.case import model, normal
@@ -68,7 +69,7 @@ def test_against_onnxruntime(device: str, name: str) -> None:
     proto, feeds = CASES[name]
     session, oracle = omniop.load(proto, device=device, fallback="error"), onnxruntime_engine(proto)
     for given in (*feeds, feeds[0]):
-        assert compare_outputs(session.run(given), oracle(given), 1e-5, 1e-6) is None
+        assert compare_outputs(session.run(given), oracle(given), Relative(1e-5, 1e-6)) is None
 
 
 def test_a_loop_that_never_runs() -> None:
@@ -127,7 +128,7 @@ def test_a_branch_takes_the_place_of_an_if_that_the_host_decides() -> None:
     expected = onnxruntime_engine(model(source))
     for count, rate, templates in ((3, 16000, 1), (3, 8000, 1), (2, 16000, 0), (5, 16000, 1), (6, 8000, 0)):
         feeds = {"x": normal(count), "rate": integer(rate)}
-        assert compare_outputs(session.run(feeds), expected(feeds), 1e-5, 1e-6) is None
+        assert compare_outputs(session.run(feeds), expected(feeds), Relative(1e-5, 1e-6)) is None
         assert session.last_report.templates_made == templates, (count, rate)
         assert len(session.last_report.segments) == 1
     (first, *_) = [n for n in session.explain().nodes if n.op == "If"]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from omniop.conformance.oracles import onnxruntime_engine
+from omniop.dispatcher.inline import Inliner
 from omniop.dispatcher.report import StepReport
 from omniop.dispatcher.session import Session
 from omniop.opset.errors import ExecutionError
@@ -174,3 +175,26 @@ def test_layers_that_look_up_one_index_share_their_kernels(load_plain: LoadPlain
     assert builds_of(session.devices[0]).count == built + 3
     with pytest.raises(ExecutionError, match=r"Gather.*5"):
         session.run(feeds | {"i": np.array([0, 5, 1])})
+
+
+def test_a_wide_kernel_is_not_written_out_for_each_map(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a sum of branches, a branch's map looks at its own branch."""
+    looked_at = [0]
+    element = Inliner.element
+
+    def counted(self: Inliner, *arguments: Any) -> Any:
+        looked_at[0] += 1
+        return element(self, *arguments)
+
+    monkeypatch.setattr(Inliner, "element", counted)
+    work = []
+    for branches in (8, 32):
+        nodes = ["t0 = Exp (x)"]
+        weights = {f"w{k}": np.float32(k) for k in range(1, branches)}
+        for k in range(1, branches):
+            branch = f"a{k} = Mul (x, w{k}) b{k} = Floor (a{k}) c{k} = Mul (a{k}, b{k}) d{k} = Sin (c{k}) e{k} = Cos (c{k})"
+            nodes.append(f"{branch} f{k} = Sub (d{k}, e{k}) t{k} = Add (t{k - 1}, f{k})")
+        looked_at[0] = 0
+        plan(f"g (float[N, M] x) => (float[N, M] y) {{ {' '.join(nodes)} y = Neg (t{branches - 1}) }}", X, weights)
+        work.append(looked_at[0])
+    assert work[1] < 12 * work[0]

@@ -89,7 +89,7 @@ def test_bytes_of_the_same_model_share_the_plan(net: Path) -> None:
         (LOOP, {"x": normal(3), "n": integer(4)}),
         (NESTED, {"x": normal(3), "n": integer(2), "c": np.array(True)}),
         (
-            model('g (string[N] a, string[N] b) => (string[N] y) { y = StringConcat (a, b) }'),
+            model("g (string[N] a, string[N] b) => (string[N] y) { y = StringConcat (a, b) }"),
             {"a": np.array(["x", "y"], object), "b": np.array(["1", "2"], object)},
         ),
         (

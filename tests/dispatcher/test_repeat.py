@@ -9,6 +9,7 @@ import pytest
 import omniop
 from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import onnxruntime_engine
+from omniop.conformance.tolerance import Relative
 from tests.gate.case import model, normal
 
 HIDDEN, FEATURES = 5, 3
@@ -35,7 +36,7 @@ def test_recurrent_against_onnxruntime(device: str, op: str, gates: int, directi
     session, oracle = omniop.load(proto, device=device, fallback="error"), onnxruntime_engine(proto)
     for steps, batch in ((4, 2), (9, 3), (2, 2), (1, 1)):
         feeds = {"x": normal(steps, batch, FEATURES)}
-        assert compare_outputs(session.run(feeds), oracle(feeds), 1e-4, 1e-5) is None, (steps, batch)
+        assert compare_outputs(session.run(feeds), oracle(feeds), Relative(1e-4, 1e-5)) is None, (steps, batch)
 
 
 def test_a_repeat_inside_a_program() -> None:
@@ -52,7 +53,7 @@ def test_a_repeat_inside_a_program() -> None:
     session, oracle = omniop.load(proto, device="reference", fallback="error"), onnxruntime_engine(proto)
     for shape in ((4, 2, FEATURES), (7, 3, FEATURES)):
         feeds = {"x": normal(*shape)}
-        assert compare_outputs(session.run(feeds), oracle(feeds), 1e-4, 1e-5) is None, shape
+        assert compare_outputs(session.run(feeds), oracle(feeds), Relative(1e-4, 1e-5)) is None, shape
     (template,) = session.explain().templates
     assert [s.kind for s in template.steps].count("repeat") == 1
     assert template.ends == "the graph's outputs"
@@ -70,5 +71,5 @@ def test_a_repeat_on_the_second_device() -> None:
     oracle = onnxruntime_engine(proto)
     for shape in ((4, 2, FEATURES), (7, 3, FEATURES)):
         feeds = {"x": normal(*shape)}
-        assert compare_outputs(session.run(feeds), oracle(feeds), 1e-4, 1e-5) is None, shape
+        assert compare_outputs(session.run(feeds), oracle(feeds), Relative(1e-4, 1e-5)) is None, shape
     assert [c.device for c in session.explain().copies()] == ["cpu", "reference"]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import pytest
 
 import omniop
+from omniop.backends.base import Runnable
 from omniop.dispatcher.report import templates_of
+from omniop.opset.kernel import Work
 from tests.dispatcher.conftest import LoadPlain
 from tests.gate.case import model, normal
 
@@ -60,3 +65,22 @@ def test_the_cpu_reads_weights_where_they_lie() -> None:
     (array,) = session.runner.options.weights._arrays.values()
     (constant,) = session.runner.options.weights._uploaded.values()
     assert constant.buffer.address == array.ctypes.data
+
+
+def test_constants_are_built_with_the_run(load_plain: LoadPlain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folded steps wait for each other, their kernels do not: a compiler is called once for all."""
+    text = "g (float[N, 37] x) => (float[N, 37] y) { t = Sinh (w) u = Softmax (t) p = MatMul (x, u) y = Cosh (p) }"
+    session = load_plain(model(text, w=normal(37, 37)))
+    device = session.devices[0]
+    batches: list[int] = []
+    build = device.build
+
+    def counted(works: Sequence[Work]) -> list[Runnable]:
+        batches.append(len(works))
+        return build(works)
+
+    monkeypatch.setattr(device, "build", counted)
+    session.run({"x": normal(3, 37)})
+    (template,) = session.explain().templates
+    assert template.constant_steps > 0
+    assert len(batches) == 1

@@ -14,6 +14,7 @@ from onnx import numpy_helper, parser
 
 from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import ENGINES
+from omniop.conformance.tolerance import Relative
 
 IR_VERSION = 10
 Feeds = dict[str, Any]
@@ -65,7 +66,7 @@ class GateCase:
 
     def mismatch(self, outputs: Mapping[str, Any]) -> str | None:
         """Why ``outputs`` are not what this case expects, or None."""
-        return compare_outputs(outputs, self.expected, self.rtol, self.atol)
+        return compare_outputs(outputs, self.expected, Relative(self.rtol, self.atol))
 
 
 def model(graph: str, opset: int = 21, /, **weights: np.ndarray) -> onnx.ModelProto:

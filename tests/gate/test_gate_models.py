@@ -9,6 +9,7 @@ import pytest
 import omniop
 from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import onnxruntime_engine, reference_engine
+from omniop.conformance.tolerance import Relative
 from tests.gate.case import normal
 from tests.gate.models import bert, bert_feeds, two_convs
 
@@ -30,7 +31,7 @@ def small_convs() -> onnx.ModelProto:
 def test_oracles_agree_on_bert(small_bert: onnx.ModelProto, shape: tuple[int, int]) -> None:
     feeds = bert_feeds(*shape)
     expected = reference_engine(small_bert)(feeds)
-    assert compare_outputs(onnxruntime_engine(small_bert)(feeds), expected, 1e-4, 1e-5) is None
+    assert compare_outputs(onnxruntime_engine(small_bert)(feeds), expected, Relative(1e-4, 1e-5)) is None
 
 
 def test_bert_attends_by_its_mask(small_bert: onnx.ModelProto) -> None:
@@ -51,7 +52,7 @@ def test_bert(device: str, small_bert: onnx.ModelProto) -> None:
     run = onnxruntime_engine(small_bert)
     for shape in BERT_SHAPES:
         feeds = bert_feeds(*shape)
-        assert compare_outputs(session.run(feeds), run(feeds), 1e-3, 1e-4) is None, shape
+        assert compare_outputs(session.run(feeds), run(feeds), Relative(1e-3, 1e-4)) is None, shape
 
 
 def test_two_convs(device: str, small_convs: onnx.ModelProto) -> None:
@@ -59,4 +60,4 @@ def test_two_convs(device: str, small_convs: onnx.ModelProto) -> None:
     run = onnxruntime_engine(small_convs)
     for shape in CONV_SHAPES:
         feeds = {"x": normal(*shape)}
-        assert compare_outputs(session.run(feeds), run(feeds), 1e-4, 1e-5) is None, shape
+        assert compare_outputs(session.run(feeds), run(feeds), Relative(1e-4, 1e-5)) is None, shape

@@ -19,6 +19,7 @@ from omniop.backends.base import Backend, Device, KernelSpec, OpContext, Runnabl
 from omniop.backends.reference import ReferenceDevice
 from omniop.conformance.compare import compare_outputs
 from omniop.conformance.oracles import onnxruntime_engine
+from omniop.conformance.tolerance import Relative
 from omniop.dispatcher.build import builds_of
 from omniop.dispatcher.registry import Registry
 from omniop.dispatcher.report import NodeReport, templates_of
@@ -68,7 +69,7 @@ def test_one_template_serves_fifty_shapes(device: str, small_bert: onnx.ModelPro
         outputs = session.run(feeds)
         assert session.last_report.templates_made == 0, shape
         if shape in CHECKED:
-            assert compare_outputs(outputs, oracle(feeds), 1e-3, 1e-4) is None, shape
+            assert compare_outputs(outputs, oracle(feeds), Relative(1e-3, 1e-4)) is None, shape
     assert template_count(session) == 1
     assert built(session) == compiled
 
@@ -175,7 +176,7 @@ def test_two_convs_with_a_blocked_kernel(cost: float) -> None:
     oracle = onnxruntime_engine(two_convs())
     for shape in CONV_SHAPES:
         feeds = {"x": normal(*shape)}
-        assert compare_outputs(session.run(feeds), oracle(feeds), 1e-4, 1e-5) is None, shape
+        assert compare_outputs(session.run(feeds), oracle(feeds), Relative(1e-4, 1e-5)) is None, shape
     kinds = Counter(step.kind for step in session.explain().kernels())
     convs = report_of(session, "Conv")
     if cost:
@@ -225,7 +226,7 @@ def run_convs(device: Watched) -> Session:
     session = Session(two_convs(), "shelf", fallback="error", devices=registry_of(device))
     feeds = {"x": normal(1, 32, 16, 16)}
     expected = onnxruntime_engine(two_convs())(feeds)
-    assert compare_outputs(session.run(feeds), expected, 1e-4, 1e-5) is None
+    assert compare_outputs(session.run(feeds), expected, Relative(1e-4, 1e-5)) is None
     return session
 
 
@@ -260,7 +261,7 @@ def test_four_threads_share_a_session(device: str, small_bert: onnx.ModelProto) 
 
     def work(first: int) -> list[str | None]:
         turns = [first + 4 * k for k in range(3)] * 2
-        return [compare_outputs(session.run(feeds[k]), expected[k], 1e-3, 1e-4) for k in turns]
+        return [compare_outputs(session.run(feeds[k]), expected[k], Relative(1e-3, 1e-4)) for k in turns]
 
     with ThreadPoolExecutor(4) as pool:
         found = [reason for reasons in pool.map(work, range(4)) for reason in reasons]
@@ -286,7 +287,7 @@ def test_an_excluded_op_runs_on_the_second_device(pair: tuple[str, str], small_b
     oracle = onnxruntime_engine(small_bert)
     for shape in ((2, 5), (1, 9)):
         feeds = bert_feeds(*shape)
-        assert compare_outputs(session.run(feeds), oracle(feeds), 1e-3, 1e-4) is None, shape
+        assert compare_outputs(session.run(feeds), oracle(feeds), Relative(1e-3, 1e-4)) is None, shape
     main, second = (d.name for d in session.devices)
     explanation = session.explain()
     softmax = report_of(session, "Softmax")
