@@ -205,15 +205,20 @@ class Fusion:
         return self.evaluations[definition]
 
     def _uses_in(self, tensor: Tensor, owner: Definition) -> list[tuple[Expr, set[Expr]]]:
-        """Each load of ``tensor`` in the kernel of ``owner``, as decided so far, with the axes it is evaluated over."""
-        inliner = Inliner(
-            lambda t: t is tensor or self.is_leaf(t) or t not in self.owners, self.resolve, first_axis=1 << 10
-        )
-        roots = [inliner.expand(e, {}) for e in owner.expressions()]
-        if isinstance(owner, Map):
-            roots = [
-                inliner.expand(owner.value, {a: a for a in prims.axes_of(owner.outputs[0].shape) if a.op == "axis"})
-            ]
+        """Each load of ``tensor`` in the kernel of ``owner``, as decided so far, with the axes it is evaluated over.
+
+        What does not read ``tensor`` is not written out, views aside: a kernel may hold thousands of maps.
+        """
+        above = self._above(tensor)
+
+        def is_leaf(t: Tensor) -> bool:
+            if t is tensor or self.is_leaf(t) or t not in self.owners:
+                return True
+            return t not in above and not _is_view(t.definition.value)  # type: ignore[attr-defined]
+
+        inliner = Inliner(is_leaf, self.resolve, first_axis=1 << 10)
+        own = prims.axes_of(owner.outputs[0].shape) if isinstance(owner, Map) else ()
+        roots = [inliner.expand(e, {a: a for a in own if a.op == "axis"}) for e in owner.expressions()]
         found: list[tuple[Expr, set[Expr]]] = []
         pending: list[tuple[Expr, tuple[Expr, ...]]] = [(r, ()) for r in roots]
         done: set[Expr] = set()
@@ -225,6 +230,17 @@ class Fusion:
                     pending += [(v, (*around, node)) for v in node.args[node.attr.axes :]]
                 elif node.op == "load" and node.attr.source is tensor:
                     found.append((node, _evaluated_over(node, around)))
+        return found
+
+    def _above(self, tensor: Tensor) -> set[Tensor]:
+        """What is computed from ``tensor`` up to where the next tensors in buffers are."""
+        found: set[Tensor] = set()
+        stack = [tensor]
+        while stack:
+            for reader in self.readers.get(stack.pop(), ()):
+                new = [out for out in reader.outputs if out not in found]
+                found.update(new)
+                stack += [out for out in new if out not in self.materialised]
         return found
 
     def _read_under_guard(self, tensor: Tensor, readers: list[Definition]) -> bool:

@@ -100,7 +100,7 @@ class TemplateBuilder:
             [(self.number(e), size, t.definition.origin) for (e, size), t in slot.sizes.items()] for slot in slots
         ]
         names = [s.name for s in traced.symbols]
-        ops = self._ops(run_steps, names)
+        ops = [self._op(s, names, self) for s in run_steps]
         return Template(
             traced.symbols,
             traced.statics,
@@ -202,17 +202,24 @@ class TemplateBuilder:
     # Constants --------------------------------------------------------------------------------------------------------
 
     def _fold(self, steps: list[AnyStep]) -> list[AnyStep]:
-        """Steps that depend on constants alone are run now, once, and leave the program."""
+        """Steps that depend on constants alone are run now, once, and leave the program. All works are built first."""
         known: dict[Place, object] = {}
         rest: list[AnyStep] = []
+        folded: list[tuple[Step, tuple[object, ...]]] = []
         for step in steps:
             fixed = isinstance(step, Step) and all(map(self._foldable, step.writes))
             if isinstance(step, Step) and fixed and not step.sizes and None not in step.buffers:
                 keys = [self._constant_key(t, step.device, known) for t in step.reads]
                 if all(k is not None for k in keys):
-                    self._run_constant(step, (step.work, *keys), known)
+                    key = (step.work, *keys)
+                    folded.append((step, key))
+                    known.update({(t, step.device): (key, k) for k, t in enumerate(step.writes)})
                     continue
             rest.append(step)
+        new = [step for step, key in folded if not self.weights.holds(step.device, key)]
+        self._build_all([*new, *rest])
+        for step, key in folded:
+            self._run_constant(step, key)
         for step in _flatten(rest):
             device = step.device if not isinstance(step, CopyStep) else self.home.get(step.source, step.device)
             for t in step.reads:
@@ -233,16 +240,14 @@ class TemplateBuilder:
             return self.weights.key(t.definition.array)
         return None
 
-    def _run_constant(self, step: Step, key: tuple[object, ...], known: dict[Place, object]) -> None:
+    def _run_constant(self, step: Step, key: tuple[object, ...]) -> None:
         made = self.weights.derived(
             step.device,
             key,
             [(expr.evaluate(self._layout_size(t), {}), t.dtype) for t in step.writes],
             lambda outputs: self._launch_constant(step, outputs),
         )
-        for k, (t, buffer) in enumerate(zip(step.writes, made, strict=True)):
-            self.constants[t, step.device] = buffer
-            known[t, step.device] = (key, k)
+        self.constants.update({(t, step.device): buffer for t, buffer in zip(step.writes, made, strict=True)})
 
     def _launch_constant(self, step: Step, outputs: Sequence[Buffer]) -> None:
         (run,) = builds_of(step.device).get([step.work])
@@ -298,11 +303,8 @@ class TemplateBuilder:
 
     # Ops --------------------------------------------------------------------------------------------------------------
 
-    def _ops(self, steps: Sequence[AnyStep], names: Sequence[str]) -> list[Op]:
-        self._build_all(steps)
-        return [self._op(s, names, self) for s in steps]
-
     def _build_all(self, steps: Sequence[AnyStep]) -> None:
+        """One batch for each device."""
         works: dict[Device, list[Any]] = {}
         for step in _flatten(steps):
             if isinstance(step, Step):

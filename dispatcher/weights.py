@@ -72,6 +72,11 @@ class Weights:
                 key = (constant.device, (self.key(constant.array), constant.dtype))
                 self._uploaded.setdefault(key, constant)
 
+    def holds(self, device: Device, key: object) -> bool:
+        """Whether `derived` has nothing left to compute."""
+        with self._lock:
+            return (device, key) in self._derived
+
     def derived(
         self,
         device: Device,

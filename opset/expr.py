@@ -52,7 +52,7 @@ class Reduce(NamedTuple):
 class Expr:
     """A node. Compare with ``is``; use the module's functions to make one."""
 
-    __slots__ = ("__weakref__", "_below", "_free", "args", "attr", "dtype", "holds", "op")
+    __slots__ = ("__weakref__", "_below", "_digest", "_free", "_poly", "args", "attr", "dtype", "holds", "op")
 
     op: str
     dtype: DType
@@ -63,6 +63,9 @@ class Expr:
     _below: tuple[Expr, ...] | None
     """What `walk` gives before the node itself, once it was asked for."""
     _free: frozenset[Expr] | None
+    _poly: dict[tuple[Expr, ...], int] | None
+    _digest: bytes | None
+    """Both kept by `omniop.opset.poly`, for nodes that it was asked about."""
 
     def __repr__(self) -> str:
         return format_expr(self)
@@ -170,7 +173,7 @@ def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) 
         found.holds = _OWN_BITS.get(op, 0) | (FAULT if op == "load" and attr.fault else 0)
         for a in args:
             found.holds |= a.holds
-        found._below = found._free = None
+        found._below = found._free = found._poly = found._digest = None
         found = _interned.setdefault(key, found)
     return found
 

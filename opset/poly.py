@@ -11,6 +11,7 @@ free), an axis runs over 0 .. extent - 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import blake2b
 from math import gcd
@@ -31,10 +32,29 @@ def _sort_key(atom: Expr) -> tuple[int, str, bytes]:
     return (_ORDER.get(atom.op, 2), expr.format_expr(atom, 3), _digest(atom))
 
 
-@lru_cache(maxsize=1 << 16)
-def _digest(node: Expr) -> bytes:
-    own = f"{node.op} {node.dtype} {node.attr!r}".encode()
-    return blake2b(own + b"".join(map(_digest, node.args)), digest_size=16).digest()
+def _digest(root: Expr) -> bytes:
+    if root._digest is None:
+        for node in _operands_first(root, lambda n: n._digest is not None):
+            below = b"".join(a._digest for a in node.args)  # type: ignore[misc]
+            own = f"{node.op} {node.dtype} {node.attr!r}".encode()
+            node._digest = blake2b(own + below, digest_size=16).digest()
+    assert root._digest is not None
+    return root._digest
+
+
+def _operands_first(root: Expr, done: Callable[[Expr], bool]) -> Iterator[Expr]:
+    """What is under ``root`` and not yet done, itself last; each must be done when the next one is asked for. Without
+    recursion: sums and chains of views may be thousands of nodes deep."""
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        waiting = [a for a in reversed(node.args) if not done(a)]
+        if waiting:
+            stack += waiting
+            continue
+        stack.pop()
+        if not done(node):
+            yield node
 
 
 def _times(a: Poly, b: Poly) -> Poly:
@@ -55,12 +75,16 @@ def _plus(a: Poly, b: Poly, sign: int = 1) -> Poly:
 
 def poly_of(node: Expr) -> Poly:
     """The polynomial of an integer expression, its quotients and remainders simplified."""
-    return dict(_poly_of(node))
+    return dict(_kept(node))
 
 
-@lru_cache(maxsize=1 << 16)
-def _poly_of(node: Expr) -> tuple[tuple[Monomial, int], ...]:
-    return tuple(_compute(node).items())
+def _kept(root: Expr) -> Poly:
+    """`poly_of`, not to be changed."""
+    if root._poly is None:
+        for node in _operands_first(root, lambda n: n._poly is not None):
+            node._poly = _compute(node) if node.dtype is INT64 else {(simplify_inside(node),): 1}
+    assert root._poly is not None
+    return root._poly
 
 
 def _compute(node: Expr) -> Poly:
@@ -68,18 +92,18 @@ def _compute(node: Expr) -> Poly:
         return {(): node.attr} if node.attr else {}
     if node.op == "alu":
         if node.attr == "add":
-            return _fuse_div_mod(_plus(poly_of(node.args[0]), poly_of(node.args[1])))
+            return _fuse_div_mod(_plus(_kept(node.args[0]), _kept(node.args[1])))
         if node.attr == "sub":
-            return _fuse_div_mod(_plus(poly_of(node.args[0]), poly_of(node.args[1]), -1))
+            return _fuse_div_mod(_plus(_kept(node.args[0]), _kept(node.args[1]), -1))
         if node.attr == "neg":
-            return _plus({}, poly_of(node.args[0]), -1)
+            return _plus({}, _kept(node.args[0]), -1)
         if node.attr == "mul":
-            return _fuse_div_mod(_times(poly_of(node.args[0]), poly_of(node.args[1])))
+            return _fuse_div_mod(_times(_kept(node.args[0]), _kept(node.args[1])))
         if node.attr in ("floordiv", "floormod"):
-            return _divide(poly_of(node.args[0]), poly_of(node.args[1]), node.attr)
+            return _divide(_kept(node.args[0]), _kept(node.args[1]), node.attr)
     atom = simplify_inside(node)
     same_operation = (atom.op, atom.attr) == (node.op, node.attr)
-    return {(atom,): 1} if same_operation else poly_of(atom)  # it may have folded into one of its operands
+    return {(atom,): 1} if same_operation else _kept(atom)  # it may have folded into one of its operands
 
 
 @lru_cache(maxsize=1 << 16)
@@ -106,18 +130,18 @@ def expr_of(poly: Poly) -> Expr:
 @lru_cache(maxsize=1 << 16)
 def simplify(node: Expr) -> Expr:
     """An equal int64 expression in normal form."""
-    return expr_of(poly_of(node))
+    return expr_of(_kept(node))
 
 
 def same(a: Expr, b: Expr) -> bool:
     """Provably equal."""
-    return a is b or not _plus(poly_of(a), poly_of(b), -1)
+    return a is b or not _plus(_kept(a), _kept(b), -1)
 
 
 # Bounds ---------------------------------------------------------------------------------------------------------------
 
 
-def _atom_nonnegative(atom: Expr) -> bool:
+def _atom_nonnegative(atom: Expr, depth: int) -> bool:
     if atom.op == "size":
         return not atom.attr.startswith(expr.SCALAR)
     if atom.op == "axis":
@@ -125,48 +149,52 @@ def _atom_nonnegative(atom: Expr) -> bool:
     if atom.op == "alu" and atom.attr == "floormod":
         return True
     if atom.op == "alu" and atom.attr in ("floordiv", "min", "max"):
-        return all(nonnegative(a) for a in atom.args)
+        return depth > 0 and all(_nonnegative(_kept(a), depth - 1) for a in atom.args)
     return atom.op == "cast" and atom.args[0].dtype.kind in "bu"
 
 
 def nonnegative(node: Expr) -> bool:
     """Provably at least 0."""
-    return _nonnegative(poly_of(node))
+    return _nonnegative(_kept(node))
 
 
-def _nonnegative(poly: Poly) -> bool:
+_DEPTH = 32
+"""Nested operations whose bounds are looked into; below, nothing is known."""
+
+
+def _nonnegative(poly: Poly, depth: int = _DEPTH) -> bool:
     if all(c >= 0 for c in poly.values()):
-        return all(_atom_nonnegative(a) for m in poly for a in m)
+        return all(_atom_nonnegative(a, depth) for m in poly for a in m)
     # sizes are at least 1: c * product(sizes) >= c, so negative constants may be covered
     rest = poly.get((), 0)
     for monomial, c in poly.items():
         if monomial:
-            if c < 0 or not all(_atom_nonnegative(a) for a in monomial):
+            if c < 0 or not all(_atom_nonnegative(a, depth) for a in monomial):
                 return False
             rest += c if all(a.op == "size" for a in monomial) else 0
     return rest >= 0
 
 
-def upper_bound(poly: Poly) -> Poly | None:
+def upper_bound(poly: Poly, depth: int = _DEPTH) -> Poly | None:
     """A polynomial over sizes that no value exceeds, or None."""
     result: Poly = {}
     for monomial, c in poly.items():
-        if len(monomial) > 1 and not all(map(_atom_nonnegative, monomial)):
+        if len(monomial) > 1 and not all(_atom_nonnegative(a, depth) for a in monomial):
             return None  # bounds of factors multiply only where none is negative
         term: Poly = {(): c}
         for atom in monomial:
-            if atom.op == "size" or (_over_sizes(atom) and _atom_nonnegative(atom)):
+            if atom.op == "size" or (_over_sizes(atom) and _atom_nonnegative(atom, depth)):
                 bound: Poly = {(atom,): 1}
             elif c < 0:
-                if not _atom_nonnegative(atom):
+                if not _atom_nonnegative(atom, depth):
                     return None
                 bound = {}  # the least it can be is 0
             elif atom.op == "axis":
-                bound = _plus(poly_of(atom.args[0]), {(): 1}, -1)
+                bound = _plus(_kept(atom.args[0]), {(): 1}, -1)
             elif atom.op == "alu" and atom.attr == "floormod":
-                bound = _plus(poly_of(atom.args[1]), {(): 1}, -1)
+                bound = _plus(_kept(atom.args[1]), {(): 1}, -1)
             elif atom.op == "alu" and atom.attr == "floordiv":
-                quotient = _quotient_bound(atom)
+                quotient = _quotient_bound(atom, depth)
                 if quotient is None:
                     return None
                 bound = quotient
@@ -177,9 +205,10 @@ def upper_bound(poly: Poly) -> Poly | None:
     return result
 
 
-def _quotient_bound(atom: Expr) -> Poly | None:
+def _quotient_bound(atom: Expr, depth: int) -> Poly | None:
     """Upper bound of x // d: (ub(x) + 1) / d - 1 where d divides, or the quotient of constants."""
-    top, d = upper_bound(poly_of(atom.args[0])), poly_of(atom.args[1])
+    top = upper_bound(_kept(atom.args[0]), depth - 1) if depth else None
+    d = _kept(atom.args[1])
     if top is None or len(d) != 1:
         return None
     ((divisor, scale),) = d.items()
@@ -247,11 +276,11 @@ def _divide(p: Poly, d: Poly, operation: str) -> Poly:
     if len(rest) == 1:
         ((m, c),) = rest.items()
         if c == 1 and len(m) == 1 and m[0].op == "alu" and m[0].attr == "floormod":
-            outer = poly_of(m[0].args[1])
+            outer = _kept(m[0].args[1])
             if len(outer) == 1 and len(d) == 1:
                 ((om, oc),) = outer.items()
                 if _divide_monomial(om, oc, divisor, scale) is not None:
-                    return _divide(poly_of(m[0].args[0]), d, "floormod")
+                    return _divide(_kept(m[0].args[0]), d, "floormod")
     return {(expr.binary("floormod", expr_of(rest), expr_of(d)),): 1}
 
 
@@ -301,8 +330,8 @@ def _quotient_atom(p: Poly, d: Poly) -> Poly:
     numerator, divisor = expr_of(p), expr_of(d)
     # (x // a) // b is x // (a * b)
     if numerator.op == "alu" and numerator.attr == "floordiv":
-        inner = expr_of(_times(poly_of(numerator.args[1]), d))
-        return poly_of(expr.binary("floordiv", numerator.args[0], inner))
+        inner = expr_of(_times(_kept(numerator.args[1]), d))
+        return _kept(expr.binary("floordiv", numerator.args[0], inner))
     node = expr.binary("floordiv", numerator, divisor)
     return {(): node.attr} if node.op == "const" and node.attr else {} if node.op == "const" else {(node,): 1}
 
@@ -315,11 +344,11 @@ def _fuse_div_mod(p: Poly) -> Poly:
                 continue
             x, d = atom.args
             others = monomial[:position] + monomial[position + 1 :]
-            scale = _times({others: c}, poly_of(d))
-            target = _times(scale, poly_of(expr.binary("floordiv", x, d)))
+            scale = _times({others: c}, _kept(d))
+            target = _times(scale, _kept(expr.binary("floordiv", x, d)))
             if target and all(p.get(m) == v for m, v in target.items()):
                 rest = {m: v for m, v in p.items() if m not in target and m != monomial}
-                return _fuse_div_mod(_plus(rest, _times({others: c}, poly_of(x))))
+                return _fuse_div_mod(_plus(rest, _times({others: c}, _kept(x))))
     return p
 
 
@@ -354,7 +383,7 @@ def affine(node: Expr, axes: tuple[Expr, ...]) -> tuple[Expr, tuple[Expr, ...]] 
     """(offset, stride per axis) when ``node`` is affine in ``axes`` with coefficients free of any axis; else None."""
     strides: dict[Expr, Poly] = {a: {} for a in axes}
     offset: Poly = {}
-    for monomial, c in poly_of(node).items():
+    for monomial, c in _kept(node).items():
         bound = [atom for atom in monomial if atom.op != "size"]
         if not bound:
             offset[monomial] = c

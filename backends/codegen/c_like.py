@@ -63,6 +63,8 @@ class KernelPrinter:
         self.program = program
         self.lines: list[str] = []
         self.used: set[str] = set()
+        self.more_arguments: list[str] = []
+        """After the sizes."""
         self._depth = 1
         self._locals: dict[str, str] = {}
         self._temporaries = 0
@@ -70,13 +72,13 @@ class KernelPrinter:
     def kernel(self, name: str) -> str:
         """The whole function."""
         program, dialect = self.program, self.dialect
-        arguments = [f"{dialect.space}{self.pointer(k)} b{k}" for k in range(len(program.params))]
-        arguments += [f"i64 s{k}" for k in range(program.sizes)]
-        opening = dialect.kernel if program.lanes == 1 else dialect.group_kernel
-        head = opening.format(name=name, arguments=", ".join(arguments), lanes=program.lanes)
         self.block(program.prologue)
         self._grid()
         self.block(program.body)
+        arguments = [f"{dialect.space}{self.pointer(k)} b{k}" for k in range(len(program.params))]
+        arguments += [*(f"i64 s{k}" for k in range(program.sizes)), *self.more_arguments]
+        opening = dialect.kernel if program.lanes == 1 else dialect.group_kernel
+        head = opening.format(name=name, arguments=", ".join(arguments), lanes=program.lanes)
         shared = [f"  {dialect.local}{t} {n}[{program.lanes}];" for n, t in self._locals.items()]
         return "\n".join((f"{head} {{", *shared, *self.lines, "}"))
 

@@ -2,23 +2,25 @@
 
 Where a core runs one work item after the other, vectors are written out and B is packed into panels; where lanes of a
 work group run together, tiles lie in local memory. Few rows have a kernel of their own. Sizes are arguments, so one set
-of kernels serves all shapes: it is made for the dtypes, and for what happens to a sum (a conversion, or the epilogue).
+of kernels serves all shapes: it is made for the dtypes, and for the epilogue if there is one. A kernel is compiled when
+it is first needed, and serves all models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.indexing import host_function
+from omniop.backends.opencl.finish import Finish, finish
 from omniop.backends.opencl.gemm_problem import Matrix, Problem
-from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_text, may_be_few
+from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_texts
 from omniop.backends.opencl.general import generalised
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
 from omniop.backends.opencl.macros import ACCUMULATORS, loads_as, tile_of
-from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
+from omniop.backends.opencl.programs import Text
 from omniop.opset.dtype import DType
 from omniop.opset.kernel import Call
 
@@ -53,36 +55,39 @@ def accepts(op: OpContext) -> Answer:
     return YES
 
 
-def print_contract(call: Call, caps: Caps, profile: Profile, scratch: Scratch) -> Printed:
+def make_contract(
+    call: Call, caps: Caps, profile: Profile, compiled: Callable[[Text], Mapping[str, BoundKernel]], scratch: Scratch
+) -> Runnable:
+    """``compiled`` gives the kernels of a text; it is asked when sizes first need one."""
     accumulator: DType = call.attr("accumulate")
-    few = any(map(may_be_few, call.results[0].shape[-2:]))
-    general, numbers = generalised(call)
-    text = gemm_text(general, accumulator, caps, profile, few)
+    general, more = (call, ()) if call.epilogue is None else generalised(call)
+    done = finish(general, accumulator, caps)
+    texts = gemm_texts(general, accumulator, profile, done)
 
-    def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        planner = (_CPUPlanner if profile.cpu else _LanesPlanner)(general, accumulator, profile, kernels, text.tag)
-        return PlannedWork(lambda sizes, _: planner((*sizes, *numbers)), scratch)
+    def kernel(name: str) -> BoundKernel:
+        return compiled(texts[name])[f"{name}_{texts[name].tag}"]
 
-    return Printed(text, bind, shared=True)
+    planner = (_CPUPlanner if profile.cpu else _LanesPlanner)(general, accumulator, profile, done, kernel)
+    return PlannedWork(lambda sizes, _: planner((*sizes, *more)), scratch, done.buffers)
 
 
 class _Planner:
     """From sizes to launches."""
 
     def __init__(
-        self, call: Call, accumulator: DType, profile: Profile, kernels: Mapping[str, BoundKernel], tag: str
+        self, call: Call, accumulator: DType, profile: Profile, done: Finish, kernel: Callable[[str], BoundKernel]
     ) -> None:
         views = (*call.operands, call.results[0])
         self._shapes = host_function([x for view in views for x in (view.offset, *view.shape, *view.strides)])
         self._rank = len(call.results[0].shape)
         self._flips = call.operands[0].dtype is call.operands[1].dtype
         self._must_be_dense = call.operands[0].dtype is not accumulator
-        self._buffers = len(call.params)
+        self._buffers = len(done.buffers)
+        self._with_sizes = done.sizes
         self._units = profile.units
         self._tile = tile_of(profile, accumulator)
         self._itemsize = accumulator.itemsize
-        self._kernels = kernels
-        self._tag = tag
+        self._kernel = kernel
 
     def __call__(self, sizes: tuple[int, ...]) -> tuple[Launch, ...]:
         whole = self._problem(sizes).merged()
@@ -117,9 +122,9 @@ class _Planner:
         offset: tuple[int, int, int] | None = None,
         scratch: int = 0,
     ) -> Launch:
-        numbers = numbers_from(self._buffers + bool(scratch), (*sizes, arguments))
+        numbers = numbers_from(self._buffers + bool(scratch), (*(sizes if self._with_sizes else ()), arguments))
         size = tuple(g * n for g, n in zip(groups, local, strict=True))
-        return Launch(self._kernels[f"{name}_{self._tag}"], numbers, size, local, offset, scratch)
+        return Launch(self._kernel(name), numbers, size, local, offset, scratch)
 
 
 class _CPUPlanner(_Planner):

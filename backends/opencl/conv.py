@@ -7,21 +7,20 @@ few output channels (depthwise convolutions) have nothing to share and stay loop
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
 from omniop.backends.codegen.c_helpers import memory_name
 from omniop.backends.codegen.indexing import host_function
-from omniop.backends.opencl.contract import print_contract
+from omniop.backends.opencl.contract import make_contract
 from omniop.backends.opencl.finish import finish
-from omniop.backends.opencl.general import generalised
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
 from omniop.backends.opencl.macros import ACCUMULATORS, fitted, load_macros, loads_as, read, tile_macros, tile_of
 from omniop.backends.opencl.pointwise import as_contract
-from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
+from omniop.backends.opencl.programs import Text
 from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.kernel import Call
@@ -59,35 +58,35 @@ def accepts(op: OpContext, profile: Profile) -> Answer:
     return YES
 
 
-def print_conv(call: Call, caps: Caps, profile: Profile, scratch: Scratch) -> Printed:
+def make_conv(
+    call: Call, caps: Caps, profile: Profile, compiled: Callable[[Text], Mapping[str, BoundKernel]], scratch: Scratch
+) -> Runnable:
+    """``compiled`` gives the kernels of a text; it is asked when sizes are first known."""
     product = as_contract(call)
     if product is not None:
-        return print_contract(product, caps, profile, scratch)
-    call, more = generalised(call)
+        return make_contract(product, caps, profile, compiled, scratch)
     x, w = call.operands
     total = accumulator(x.dtype)
-    done = finish(call, total, caps, 2)
+    done = finish(call, total, caps)
     tile = tile_of(profile, total)
     macros = {
         "T": ACCUMULATORS[total],
         **done.macros,
         **tile_macros(tile, total),
-        "TX": memory_name(call.params[x.buffer].dtype),
+        "TX": memory_name(x.dtype),
         **load_macros("X", x.dtype, total, tile.lanes),
         **load_macros("W", w.dtype, total, tile.lanes),
-        "INPUT": f"b{x.buffer}",
-        "WEIGHTS": f"b{w.buffer}",
-        "DENSE_WEIGHTS": str(int(not _weights_in_place(call, total))),
-        "FINISH_ATTRIBUTES": "__attribute__((noinline))",
+        "INPUT": done.first,
+        "WEIGHTS": done.second,
+        "SAME_W": str(int(w.dtype is total)),
     }
-    parts = [read("gemm.h"), read("conv.h"), done.text, read("finish.cl"), read("conv_vector.cl")]
-    text = fitted(call.describe(), done.uses, macros, parts)
+    text = fitted(call.describe(), done.uses, macros, [read("conv.h"), done.text, read("conv_vector.cl")])
 
-    def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        planner = _Planner(call, total, profile, kernels, text.tag)
-        return PlannedWork(lambda sizes, _: planner((*sizes, *more)), scratch)
+    def kernel(name: str) -> BoundKernel:
+        return compiled(text)[f"{name}_{text.tag}"]
 
-    return Printed(text, bind, shared=True)
+    planner = _Planner(call, total, profile, kernel)
+    return PlannedWork(lambda sizes, _: planner(sizes), scratch, done.buffers)
 
 
 def _weights_in_place(call: Call, total: DType) -> bool:
@@ -113,18 +112,16 @@ class _Shape:
     x: tuple[int, ...]
     """Offset, then strides."""
     w: tuple[int, ...]
+    y: tuple[int, ...]
 
 
 class _Planner:
     """From sizes to launches: pad the input, order the weights where they need it, multiply."""
 
-    def __init__(
-        self, call: Call, total: DType, profile: Profile, kernels: Mapping[str, BoundKernel], tag: str
-    ) -> None:
-        x, w = call.operands
-        self._numbers = host_function(
-            [*x.shape, *w.shape, *call.results[0].shape, x.offset, *x.strides, w.offset, *w.strides]
-        )
+    def __init__(self, call: Call, total: DType, profile: Profile, kernel: Callable[[str], BoundKernel]) -> None:
+        views = (*call.operands, call.results[0])
+        x, _, _ = views
+        self._numbers = host_function([e for v in views for e in (*v.shape, v.offset, *v.strides)])
         self._rank = len(x.shape) - 2
         self._group = call.attr("group")
         self._strides = self._three(call.attr("strides"), 1)
@@ -134,21 +131,22 @@ class _Planner:
         self._tile = tile_of(profile, total)
         self._itemsize = total.itemsize
         self._items = profile.units * _ITEMS_PER_CORE
-        self._buffers = len(call.params)
-        self._kernels = kernels
-        self._tag = tag
+        self._kernel = kernel
 
     def _three(self, numbers: Sequence[int], missing: int) -> tuple[int, ...]:
         return (*(missing,) * (_AXES - self._rank), *numbers)
 
     def _shape(self, sizes: tuple[int, ...]) -> _Shape:
-        numbers = self._numbers(sizes)
-        rank = self._rank + 2
-        x_shape, w_shape, out = (numbers[k * rank : (k + 1) * rank] for k in range(3))
-        x, w = numbers[3 * rank : 4 * rank + 1], numbers[4 * rank + 1 :]
-        source, places, window = (self._three(shape[2:], 1) for shape in (x_shape, out, w_shape))
-        x, w = ((*view[:3], *self._three(view[3:], 0)) for view in (x, w))
-        return _Shape(x_shape[0], w_shape[1], w_shape[0] // self._group, source, places, window, x, w)
+        numbers = iter(self._numbers(sizes))
+        (x_shape, x), (w_shape, w), (y_shape, y) = (self._view(numbers) for _ in range(3))
+        source, places, window = (self._three(shape[2:], 1) for shape in (x_shape, y_shape, w_shape))
+        return _Shape(x_shape[0], w_shape[1], w_shape[0] // self._group, source, places, window, x, w, y)
+
+    def _view(self, numbers: Iterator[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Its shape; its offset and strides."""
+        shape = tuple(next(numbers) for _ in range(self._rank + 2))
+        offset, *strides = (next(numbers) for _ in range(self._rank + 3))
+        return shape, (offset, *strides[:2], *self._three(strides[2:], 0))
 
     def __call__(self, sizes: tuple[int, ...]) -> tuple[Launch, ...]:
         shape = self._shape(sizes)
@@ -163,12 +161,10 @@ class _Planner:
         return tuple(
             launch
             for first in range(0, shape.images, count)
-            for launch in self._images(sizes, shape, phase, plane, first, min(count, shape.images - first))
+            for launch in self._images(shape, phase, plane, first, min(count, shape.images - first))
         )
 
-    def _images(
-        self, sizes: tuple[int, ...], shape: _Shape, phase: Sequence[int], plane: int, first: int, images: int
-    ) -> Iterator[Launch]:
+    def _images(self, shape: _Shape, phase: Sequence[int], plane: int, first: int, images: int) -> Iterator[Launch]:
         tile, depth = self._tile, shape.channels * prod(shape.window)
         planes = images * self._group * shape.channels
         positions = ((shape.out[0] - 1) * phase[1] + shape.out[1] - 1) * phase[2] + shape.out[2]
@@ -181,16 +177,16 @@ class _Planner:
         rows = -(-tiles // min(tiles, -(-self._items // (strips * batches)))) * tile.rows
         lines = plane // phase[2] // self._strides[2]
         pad_lines = max(1, min(lines, _PAD_ELEMENTS * lines // plane))
-        x = (shape.x[0] + first * shape.x[1], *shape.x[1:])
+        x, y = ((view[0] + first * view[1], *view[1:]) for view in (shape.x, shape.y))
         numbers = (
-            *(shape.outputs, depth, self._group, shape.channels, *x, *shape.w),
+            *(shape.outputs, depth, self._group, shape.channels, *x, *shape.w, *y),
             *(*shape.source, *shape.out, *shape.window, *self._strides, *self._dilations, *self._before, *phase),
-            *(plane, positions, offsets, weights, first),
+            *(plane, positions, offsets, weights, self._dense),
         )
 
         def launch(name: str, groups: tuple[int, int, int], rows: int = 0) -> Launch:
-            arguments = numbers_from(self._buffers + 1, (*sizes, _STRUCT.pack(*numbers, rows, columns)))
-            return Launch(self._kernels[f"{name}_{self._tag}"], arguments, groups, (1, 1, 1), None, scratch)
+            arguments = numbers_from(_BUFFERS, (_STRUCT.pack(*numbers, rows, columns),))
+            return Launch(self._kernel(name), arguments, groups, (1, 1, 1), None, scratch)
 
         yield launch("pad", (planes, -(-lines // pad_lines), 1), pad_lines)
         if self._dense:
@@ -198,7 +194,9 @@ class _Planner:
         yield launch("conv", (strips, -(-shape.outputs // rows), batches), rows)
 
 
-_STRUCT = struct.Struct("<44q")
+_STRUCT = struct.Struct("<50q")
+_BUFFERS = 4
+"""Input, weights, result and scratch."""
 
 
 def _up(number: int, multiple: int) -> int:

@@ -10,13 +10,15 @@ import numpy as np
 
 from omniop.backends.base import Answer, Buffer, Device, KernelTable, No, OpContext, Runnable
 from omniop.backends.opencl import contract, conv, probe
+from omniop.backends.opencl.apart import print_apart
 from omniop.backends.opencl.driver import opencl
 from omniop.backends.opencl.launch import BoundKernel, Launch, Scratch
 from omniop.backends.opencl.loops import print_loops
 from omniop.backends.opencl.printed import Printed
-from omniop.backends.opencl.programs import Compiler, Text
+from omniop.backends.opencl.programs import Compiler, Text, tag_of
 from omniop.opset.errors import DeviceError
-from omniop.opset.kernel import Kernel, Work
+from omniop.opset.kernel import Call, Kernel, Work
+from omniop.opset.prims import accumulator
 
 
 class OpenCLDevice(Device):
@@ -33,11 +35,12 @@ class OpenCLDevice(Device):
         context = cl.Context([device])
         self._context = context
         self._queue = cl.CommandQueue(context, device)
-        self._scratch = Scratch(self.alloc)
+        self._scratch, self._sums = Scratch(self.alloc), Scratch(self.alloc)
         identity = (device.platform.version, device.version, *vars(self.fingerprint).values(), self.profile.machine)
         self._compiler = Compiler(context, self.profile.options, identity)
-        self._shared_kernels: dict[str, dict[str, BoundKernel]] = {}
-        self._sharing = threading.Lock()
+        self._kernels: dict[str, dict[str, BoundKernel]] = {}
+        """By the tag of their text."""
+        self._compiling = threading.Lock()
 
     # Memory -----------------------------------------------------------------------------------------------------------
 
@@ -101,39 +104,45 @@ class OpenCLDevice(Device):
         return prim in ("contract", "conv")
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
-        made = [self._print(work, f"k{number}") for number, work in enumerate(works)]
-        printed = [p for p in made if isinstance(p, Printed)]
-        kernels = self._compile(*(p.text for p in printed if not p.shared))
-        for p in printed:
-            if p.shared:
-                kernels.update(self._shared(p.text))
+        made = [self._print(work) for work in works]
+        kernels = self._compiled(*(p.text for p in made if isinstance(p, Printed)))
         return [p.bind(kernels) if isinstance(p, Printed) else p for p in made]
 
-    def _shared(self, text: Text) -> dict[str, BoundKernel]:
-        """Compiled by itself, once for all templates of a process; the binary serves other models too."""
-        with self._sharing:
-            if text.tag not in self._shared_kernels:
-                self._shared_kernels[text.tag] = self._compile(text)
-            return self._shared_kernels[text.tag]
+    def _compiled(self, *texts: Text) -> dict[str, BoundKernel]:
+        """The kernels of ``texts`` by name; each text is compiled once in a process, the new ones together."""
+        with self._compiling:
+            new = {text.tag: text for text in texts if text.tag not in self._kernels}
+            if new:
+                made = self._compile(*new.values())
+                for tag in new:
+                    self._kernels[tag] = {name: kernel for name, kernel in made.items() if tag_of(name) == tag}
+            return {name: kernel for text in texts for name, kernel in self._kernels[text.tag].items()}
 
-    def _print(self, work: Work, name: str) -> Printed | Runnable:
-        """What has to be compiled; a tuned kernel of somebody else's comes ready to run."""
+    def _print(self, work: Work) -> Printed | Runnable:
+        """What has to be compiled with others; the rest comes ready to run."""
         if isinstance(work, Kernel):
-            return print_loops(work, self.profile, name, self._compile, self._scratch)
+            return self._loops(work)
+        if work.epilogue is not None and self.profile.cpu:
+            total = work.attr("accumulate") if work.prim == "contract" else accumulator(work.operands[0].dtype)
+            return print_apart(work, total, self.caps, self._product, self._loops, self._sums)
+        return self._product(work)
+
+    def _loops(self, kernel: Kernel) -> Printed:
+        return print_loops(kernel, self.profile, self._compiled, self._scratch)
+
+    def _product(self, work: Call) -> Runnable:
         if work.prim == "contract":
-            return contract.print_contract(work, self.caps, self.profile, self._scratch)
+            return contract.make_contract(work, self.caps, self.profile, self._compiled, self._scratch)
         if work.prim == "conv":
-            return conv.print_conv(work, self.caps, self.profile, self._scratch)
+            return conv.make_conv(work, self.caps, self.profile, self._compiled, self._scratch)
         if work.prim.startswith("kernel:"):
             return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
         raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")
 
     def _compile(self, *texts: Text) -> dict[str, BoundKernel]:
-        if not texts:
-            return {}
         labels = {text.tag: f"{self.name}: {text.label}" for text in texts}
         return {
-            name: BoundKernel(kernel, self._queue, labels[name.rpartition("_")[2]])
+            name: BoundKernel(kernel, self._queue, labels[tag_of(name)])
             for name, kernel in self._compiler.build(texts).items()
         }
 

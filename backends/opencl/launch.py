@@ -98,11 +98,13 @@ class Scratch:
 
 
 class PlannedWork:
-    """A Runnable that plans its launches once per set of sizes."""
+    """A Runnable that plans its launches once per set of sizes. ``places``: the buffers that its kernels take, in their
+    order; None for all."""
 
-    def __init__(self, plan: Plan, scratch: Scratch) -> None:
+    def __init__(self, plan: Plan, scratch: Scratch, places: tuple[int, ...] | None = None) -> None:
         self._plan = plan
         self._scratch = scratch
+        self._places = places
         self._plans: dict[tuple[int, ...], tuple[Launch, ...]] = {}
 
     def __call__(self, buffers: Sequence[Any], sizes: Sequence[int]) -> None:
@@ -113,6 +115,8 @@ class PlannedWork:
             if len(self._plans) >= _PLANS:
                 self._plans.clear()
             self._plans[key] = steps
+        if self._places is not None:
+            buffers = [buffers[place] for place in self._places]
         if not steps[0].scratch:
             for step in steps:
                 step.kernel.launch(buffers, step)

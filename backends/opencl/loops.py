@@ -8,14 +8,13 @@ compiled when they first come.
 
 from __future__ import annotations
 
-import threading
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omniop.backends.base import Runnable
 from omniop.backends.codegen.axes import refine, stride_of
-from omniop.backends.codegen.c_helpers import type_name
-from omniop.backends.codegen.c_like import KernelPrinter, Source, name_of
+from omniop.backends.codegen.c_like import Source
 from omniop.backends.codegen.indexing import fits32, host_function
 from omniop.backends.codegen.linearise import linearise
 from omniop.backends.codegen.opencl_c import OPENCL_C
@@ -25,6 +24,7 @@ from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scra
 from omniop.backends.opencl.printed import Printed
 from omniop.backends.opencl.probe import Profile
 from omniop.backends.opencl.programs import Text
+from omniop.backends.opencl.spaces import SpacePrinter
 from omniop.opset import expr
 from omniop.opset.kernel import Kernel
 
@@ -35,47 +35,40 @@ _LONG, _SQUARE = 64, 16
 """Work items of a group along the fastest axis, where it has a second: as many as vectors like, or, so that a transpose
 finds what it reads in the cache, as many as along the second."""
 
+_NAME = "@"
+"""Stands for a kernel's name until its text is known."""
+
 Compile = Callable[[Text], Mapping[str, BoundKernel]]
 
 
-def print_loops(kernel: Kernel, profile: Profile, name: str, compile_one: Compile, scratch: Scratch) -> Printed:
-    """``compile_one`` compiles a second version, if it comes to that."""
+def print_loops(kernel: Kernel, profile: Profile, compiled: Compile, scratch: Scratch) -> Printed:
+    """``compiled`` gives the kernel of a second version, if it comes to that."""
     if profile.cpu:
-        return _print_for_cpu(kernel, profile, name, scratch)
+        return _print_for_cpu(kernel, profile, scratch)
     target = Target(profile.lanes, profile.atomic_bits)
 
     def printed(bits: int) -> tuple[Source, Text]:
-        source = OPENCL_C.print_kernel(kernel, name, index_bits=bits, target=target)
-        return source, Text(name, kernel.describe(), source.text, source.uses)
+        source = OPENCL_C.print_kernel(kernel, _NAME, index_bits=bits, target=target)
+        return source, _tagged(kernel, source.text, source.uses)
 
     source, text = printed(32)
 
+    def wide() -> BoundKernel:
+        other = printed(64)[1]
+        return compiled(other)[other.tag]
+
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        wide = _Later(lambda: compile_one(printed(64)[1])[name])
-        return PlannedWork(_LinePlanner(kernel, source, profile.group, kernels[name], wide), scratch)
+        return PlannedWork(_LinePlanner(kernel, source, profile.group, kernels[text.tag], wide), scratch)
 
     return Printed(text, bind)
-
-
-class _Later:
-    """Made when it is first asked for, once."""
-
-    def __init__(self, make: Callable[[], BoundKernel]) -> None:
-        self._make = make
-        self._made: BoundKernel | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self) -> BoundKernel:
-        with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
 
 
 class _LinePlanner:
     """From sizes to a launch along one axis."""
 
-    def __init__(self, kernel: Kernel, source: Source, group: int, narrow: BoundKernel, wide: _Later) -> None:
+    def __init__(
+        self, kernel: Kernel, source: Source, group: int, narrow: BoundKernel, wide: Callable[[], BoundKernel]
+    ) -> None:
         self._params = kernel.params
         self._fits = fits32(kernel)
         self._source = source
@@ -93,18 +86,25 @@ class _LinePlanner:
 # CPU devices ----------------------------------------------------------------------------------------------------------
 
 
-def _print_for_cpu(kernel: Kernel, profile: Profile, name: str, scratch: Scratch) -> Printed:
+def _print_for_cpu(kernel: Kernel, profile: Profile, scratch: Scratch) -> Printed:
     refined = refine(kernel)
     schedule = default_schedule(refined, Target(1, profile.atomic_bits))
     program = linearise(refined, schedule, 64)
-    printer = _SpacePrinter(OPENCL_C, program)
-    text = Text(name, kernel.describe(), printer.kernel(name), frozenset(printer.used))
+    printer = SpacePrinter(OPENCL_C, program)
+    text = _tagged(kernel, printer.kernel(_NAME), frozenset(printer.used))
     across = _SQUARE if _transposes(refined, program) else _LONG
 
     def bind(kernels: Mapping[str, BoundKernel]) -> Runnable:
-        return PlannedWork(_SpacePlanner(program, profile.group, across, kernels[name]), scratch)
+        planner = _SpacePlanner(program, printer.numbers, profile.group, across, kernels[text.tag])
+        return PlannedWork(planner, scratch)
 
     return Printed(text, bind)
+
+
+def _tagged(kernel: Kernel, body: str, uses: frozenset[str]) -> Text:
+    """The text of a kernel that was printed as `_NAME`, named by what it says: equal ones are compiled once."""
+    tag = f"k{hashlib.sha256(body.encode()).hexdigest()[:16]}"
+    return Text(tag, kernel.describe(), body.replace(_NAME, tag), uses)
 
 
 def _transposes(kernel: Kernel, program: Program) -> bool:
@@ -121,30 +121,14 @@ def _transposes(kernel: Kernel, program: Program) -> bool:
     return False
 
 
-class _SpacePrinter(KernelPrinter):
-    """The last axis is the launch's fastest, the one before it the next; all others share the third."""
-
-    def open(self, head: str) -> None:
-        """Loops inside a work item stay scalar: vectorising them crashes Intel's compiler where a guarded load feeds a
-        logarithm, and it is along work items that vectors are wanted."""
-        if head.startswith("for "):
-            self.line("#pragma clang loop vectorize(disable)")
-        super().open(head)
-
-    def _grid(self) -> None:
-        outer, inner = self.program.grid[:-2], self.program.grid[-2:]
-        index = type_name(self.program.index)
-        for place, axis in enumerate(reversed(inner)):
-            self.line(f"const {index} {name_of(axis.var)} = ({index})get_global_id({place});")
-            self.line(f"if ({name_of(axis.var)} >= {self.operand(axis.extent)}) return;")
-        self.decompose("get_global_id(2)", outer)
-
-
 class _SpacePlanner:
     """From sizes to a launch whose groups are as long as the fastest axis allows."""
 
-    def __init__(self, program: Program, group: int, across: int, kernel: BoundKernel) -> None:
+    def __init__(
+        self, program: Program, numbers: Sequence[int | bytes], group: int, across: int, kernel: BoundKernel
+    ) -> None:
         self._params = len(program.params)
+        self._numbers = numbers
         self._extents = host_function(program.items)
         self._group = group
         self._across = across
@@ -158,7 +142,8 @@ class _SpacePlanner:
         for extent in outer:
             third *= extent
         space = (_up(first, across), _up(second, along), third)
-        return (Launch(self._kernel, numbers_from(self._params, sizes), space, (across, along, 1)),)
+        numbers = numbers_from(self._params, (*sizes, *self._numbers))
+        return (Launch(self._kernel, numbers, space, (across, along, 1)),)
 
 
 def _up(number: int, multiple: int) -> int:

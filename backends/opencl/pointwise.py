@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omniop.opset import expr, poly
-from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, View
 from omniop.opset.prims import accumulator
 
@@ -34,8 +33,7 @@ def as_contract(call: Call) -> Call | None:
         strides=(expr.index(0), poly.simplify(row * rows), row, w.strides[1]),
     )
     attrs = (("accumulate", accumulator(x.dtype)),)
-    epilogue = None if call.epilogue is None else _moved(call.epilogue, call.results[0].shape, c.shape)
-    return replace(call, prim="contract", operands=(a, b), results=(c,), attrs=attrs, epilogue=epilogue)
+    return replace(call, prim="contract", operands=(a, b), results=(c,), attrs=attrs)
 
 
 def _flat(view: View, group: int) -> View | None:
@@ -51,13 +49,4 @@ def _flat(view: View, group: int) -> View | None:
         view,
         shape=(view.shape[0], expr.index(group), channels, poly.simplify(places)),
         strides=(view.strides[0], poly.simplify(stride * channels), stride, view.strides[-1]),
-    )
-
-
-def _moved(epilogue: Expr, old: tuple[Expr, ...], new: tuple[Expr, ...]) -> Expr:
-    """The epilogue over the axes of the product's result."""
-    image, group, channel, place = (expr.axis(k, extent) for k, extent in enumerate(new))
-    at = (image, group * new[2] + channel, *poly.delinear(place, old[2:]))
-    return poly.simplify_inside(
-        expr.substitute(epilogue, {n: at[n.attr] for n in expr.walk(epilogue) if n.op == "axis"})
     )

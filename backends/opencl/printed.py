@@ -12,11 +12,7 @@ from omniop.backends.opencl.programs import Text
 
 @dataclass(frozen=True)
 class Printed:
-    """``bind`` gets the compiled kernels of ``text`` by name and gives what runs the work.
-
-    ``shared``: other models will print the same text, so it is compiled, and kept, by itself.
-    """
+    """``bind`` gets the compiled kernels of ``text`` by name and gives what runs the work."""
 
     text: Text
     bind: Callable[[Mapping[str, BoundKernel]], Runnable]
-    shared: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from math import prod
 
@@ -219,3 +220,30 @@ def test_deep_atoms_are_told_apart() -> None:
     a, b = chain(A), chain(B)
     assert poly.simplify(a + b) is poly.simplify(b + a)
     assert poly.simplify(a * b) is poly.simplify(b * a)
+
+
+def _minimum(node: Expr, k: int) -> Expr:
+    return expr.minimum(expr.binary("floormod", node * 3 + k, expr.size(f"e{k}")), expr.size(f"g{k}") - 1)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda node, k: node + expr.axis(k, expr.size(f"s{k}")),
+        lambda node, k: expr.binary("floordiv", node + expr.size(f"~b{k}"), expr.size(f"c{k}")),
+        lambda node, k: expr.select(expr.binary("lt", node, 0), node + expr.size(f"d{k}"), node),
+        _minimum,
+    ],
+    ids=["sum", "quotients", "selects", "minima"],
+)
+def test_deep_expressions(step: Callable[[Expr, int], Expr]) -> None:
+    """What a hundred views or fed shapes leave behind is far deeper than Python's stack."""
+    node = expr.axis(0, expr.size("n"))
+    for k in range(300):
+        node = step(node, k)
+    simple = poly.simplify(node)
+    assert poly.same(simple, node)
+    sizes = {n.attr: 5 for n in expr.walk(node) if n.op == "size"}
+    axes = {n.attr: 3 for n in expr.walk(node) if n.op == "axis"}
+    assert expr.evaluate(simple, sizes, axes) == expr.evaluate(node, sizes, axes)
+    poly.nonnegative(simple)

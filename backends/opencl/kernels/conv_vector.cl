@@ -7,7 +7,7 @@
 
 /* The padded copy: a work item for some rows of a channel. The first one also writes the offsets. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void ID(pad)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
+void ID(pad)(BUFFERS, global T *scratch, const Conv g)
 {
     const long plane = get_global_id(0), image = plane / (g.groups * g.channels), channel = plane % (g.groups * g.channels);
     const long rows = g.stride[0] * g.phase[0] * g.stride[1] * g.phase[1];
@@ -67,7 +67,7 @@ void ID(pad)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
 
 /* The weights as rows of sums' type, one after the other. */
 kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void ID(weights)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
+void ID(weights)(BUFFERS, global T *scratch, const Conv g)
 {
     const long row = get_global_id(0);
     SCALAR_LOOP
@@ -82,44 +82,49 @@ void ID(weights)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
     }
 }
 
-/* Stores the part of a tile that stands for outputs: runs of positions within a row. */
+/* Stores the part of a tile that stands for outputs: runs of positions within a row. `y` is the tile's first channel. */
 static __attribute__((noinline)) void ID(store_runs)(
-    PARAMS, const Conv *g, const Gemm *whole, long image, long row, int rows, long position, long end, const T *values)
+    const Conv *g, global TC *y, int rows, long position, long end, const T *values)
 {
     const long wide = g->phase[2], high = g->phase[1], begin = position;
     SCALAR_LOOP
     while (position < end) {
-        const long x = position % wide, y = position / wide % high, z = position / (wide * high);
+        const long x = position % wide, line = position / wide % high, z = position / (wide * high);
         if (x >= g->out[2]) {
             position += wide - x;
-        } else if (y >= g->out[1]) {
-            position += wide * (high - y) - x;
+        } else if (line >= g->out[1]) {
+            position += wide * (high - line) - x;
         } else {
             const int run = (int)min(g->out[2] - x, end - position);
-            const long column = (z * g->out[1] + y) * g->out[2] + x;
-            ID(finish_tile)(ARGUMENTS, whole, image, row, rows, column, run, values + (position - begin), PANEL);
+            global TC *to = y + z * g->y_axis[0] + line * g->y_axis[1] + x * g->y_axis[2];
+            const T *from = values + (position - begin);
+            SCALAR_LOOP
+            for (int i = 0; i < rows; i++) {
+                SCALAR_LOOP
+                for (int j = 0; j < run; j++) {
+                    ID(store)(to + i * g->y_channel + j * g->y_axis[2], from + i * PANEL + j);
+                }
+            }
             position += run;
         }
     }
 }
 
 kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void ID(conv)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
+void ID(conv)(BUFFERS, global T *scratch, const Conv g)
 {
     #pragma OPENCL FP_CONTRACT ON
     const long first = get_global_id(0) * g.columns, last = min(g.positions, first + g.columns);
     const long first_row = get_global_id(1) * g.rows, last_row = min(g.m, first_row + g.rows);
     const long image = get_global_id(2) / g.groups, group = get_global_id(2) % g.groups;
-#if DENSE_WEIGHTS
-    global const T *w = scratch + g.weights + group * g.m * g.k;
+#if SAME_W
+    global const T *w = (g.dense ? (global const T *)scratch + g.weights : WEIGHTS + g.w) + group * g.m * g.k;
 #else
-    global const T *w = WEIGHTS + g.w + group * g.m * g.k;
+    global const T *w = scratch + g.weights + group * g.m * g.k;
 #endif
     global const T *x = scratch + get_global_id(2) * g.channels * g.plane;
     global const long *offsets = (global const long *)(scratch + g.offsets);
-    Gemm whole; /* the result's rows as finish_tile counts them */
-    whole.m = g.groups * g.m;
-    whole.flipped = 0;
+    global TC *y = RESULT + g.y + image * g.y_image + group * g.m * g.y_channel;
 
     SCALAR_LOOP
     for (long row = first_row; row < last_row; row += TILE_ROWS) {
@@ -165,7 +170,7 @@ void ID(conv)(BUFFERS, global T *scratch AND_SIZES, const Conv g)
                 }
             }
             const long end = min(last, position + PANEL);
-            ID(store_runs)(ARGUMENTS, &g, &whole, g.first + image, group * g.m + row, rows, position, end, values);
+            ID(store_runs)(&g, y + row * g.y_channel, rows, position, end, values);
         }
     }
 }

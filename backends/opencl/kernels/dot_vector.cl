@@ -61,7 +61,7 @@ void ID(dot)(PARAMS, const Gemm g)
                     values[j] += y * LOAD_B(line[j], k);
                 }
             }
-            ID(finish_tile)(ARGUMENTS, &g, g.first + batch, row, 1, column, columns, values, DOT_COLUMNS);
+            ID(finish_tile)(ARGUMENTS, &g, batch, row, 1, column, columns, values, DOT_COLUMNS);
         }
     }
 }

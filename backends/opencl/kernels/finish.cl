@@ -1,25 +1,28 @@
-/* Hands a tile of sums, element by element, to `finish`. Loops along columns of the result stay scalar: vectorising them
-   costs more compilation than all else, and they serve few elements. */
+/* Hands a tile of sums to where they go: the result, or element by element to the epilogue `finish`. Loops stay scalar where
+   they serve few elements: vectorising those costs more compilation than all else. */
 #define SCALAR_LOOP _Pragma("clang loop vectorize(disable) unroll(disable)")
 
 static FINISH_ATTRIBUTES void ID(finish_tile)(
     PARAMS, const Gemm *g, long batch, long row, int rows, long column, int columns, const T *values, int pitch)
 {
-    if (g->flipped) {
+#if PLAIN
+    const long place = batch / g->inner * g->c_outer + batch % g->inner * g->c_inner;
+    global TC *to = RESULT + g->c + place + row * g->c_row + column * g->c_column;
+    SCALAR_LOOP
+    for (int i = 0; i < rows; i++) {
         SCALAR_LOOP
         for (int j = 0; j < columns; j++) {
-            const long line = batch * g->n + column + j;
-            SCALAR_LOOP
-            for (int i = 0; i < rows; i++) {
-                ID(finish)(ARGUMENTS, line, row + i, values + i * pitch + j);
-            }
+            ID(store)(to + i * g->c_row + j * g->c_column, values + i * pitch + j);
         }
-        return;
     }
+#else
+    const long first = g->first + batch;
     for (int i = 0; i < rows; i++) {
-        const long line = batch * g->m + row + i;
         for (int j = 0; j < columns; j++) {
-            ID(finish)(ARGUMENTS, line, column + j, values + i * pitch + j);
+            const long m = row + i, n = column + j;
+            const long line = g->flipped ? first * g->n + n : first * g->m + m;
+            ID(finish)(ARGUMENTS, line, g->flipped ? m : n, values + i * pitch + j);
         }
     }
+#endif
 }

@@ -63,7 +63,7 @@ void ID(gemm)(PARAMS, const Gemm g)
             const long m = row + y + i * SIDE, n = column + x + j * SIDE;
             const T value = sum[i][j];
             if (m < g.m && n < g.n) {
-                ID(finish_tile)(ARGUMENTS, &g, g.first + batch, m, 1, n, 1, &value, 1);
+                ID(finish_tile)(ARGUMENTS, &g, batch, m, 1, n, 1, &value, 1);
             }
         }
     }

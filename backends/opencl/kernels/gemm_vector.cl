@@ -83,7 +83,9 @@ void ID(gemm)(BUFFERS, global T *scratch AND_SIZES, const Gemm g)
 #endif
     a += outer * g.a_outer + inner * g.a_inner;
     global const TB *b = SECOND(g) + g.b + outer * g.b_outer + inner * g.b_inner;
-    global T *c = PLAIN_RESULT + g.c + outer * g.c_outer + inner * g.c_inner;
+#if DIRECT
+    global T *c = RESULT + g.c + outer * g.c_outer + inner * g.c_inner;
+#endif
 
     const long item = (get_group_id(2) * get_num_groups(1) + get_group_id(1)) * get_num_groups(0) + get_group_id(0);
     global T *panels = scratch + g.panels + item * g.columns * g.k;
@@ -122,45 +124,29 @@ void ID(gemm)(BUFFERS, global T *scratch AND_SIZES, const Gemm g)
                     }
                 }
             }
-            const bool plain = PLAIN && columns == PANEL && g.c_column == 1;
+#if DIRECT
+            if (columns == PANEL && g.c_column == 1) {
+                #pragma unroll
+                for (int i = 0; i < TILE_ROWS; i++) {
+                    #pragma unroll
+                    for (int v = 0; v < TILE_VECTORS; v++) {
+                        if (i < rows) {
+                            VSTORE(sum[i][v], 0, c + (row + i) * g.c_row + column + v * LANES);
+                        }
+                    }
+                }
+                continue;
+            }
+#endif
             T values[TILE_ROWS * PANEL];
             #pragma unroll
             for (int i = 0; i < TILE_ROWS; i++) {
                 #pragma unroll
                 for (int v = 0; v < TILE_VECTORS; v++) {
-                    if (!plain) {
-                        VSTORE(sum[i][v], 0, values + i * PANEL + v * LANES);
-                    } else if (i < rows) {
-                        VSTORE(sum[i][v], 0, c + (row + i) * g.c_row + column + v * LANES);
-                    }
+                    VSTORE(sum[i][v], 0, values + i * PANEL + v * LANES);
                 }
             }
-            if (!plain) {
-                ID(finish_tile)(ARGUMENTS, &g, g.first + batch, row, rows, column, columns, values, PANEL);
-            }
-        }
-    }
-}
-
-/* A as rows of sums' type, one after the other, where its own elements cannot be read one by one at full speed. */
-#define BLOCK 16
-
-kernel __attribute__((reqd_work_group_size(1, 1, 1)))
-void ID(dense)(BUFFERS, global T *scratch AND_SIZES, const Gemm g)
-{
-    const long first_row = get_group_id(0) * BLOCK, batch = get_global_id(2);
-    const int rows = (int)min((long)BLOCK, g.m - first_row);
-    global const TA *a = FIRST(g) + g.a + batch / g.inner * g.a_outer + batch % g.inner * g.a_inner + first_row * g.a_row;
-    global T *to = scratch + (batch * g.m + first_row) * g.k;
-    SCALAR_LOOP
-    for (long k = 0; k < g.k; k += BLOCK) {
-        const int depth = (int)min((long)BLOCK, g.k - k);
-        SCALAR_LOOP
-        for (int i = 0; i < rows; i++) {
-            SCALAR_LOOP
-            for (int j = 0; j < depth; j++) {
-                to[i * g.k + k + j] = LOAD_A(a, i * g.a_row + (k + j) * g.a_column);
-            }
+            ID(finish_tile)(ARGUMENTS, &g, batch, row, rows, column, columns, values, PANEL);
         }
     }
 }

@@ -40,7 +40,7 @@ void ID(gemv)(PARAMS, const Gemm g)
             }
             const T value = parts[lane];
             if (part == 0 && column < g.n) {
-                ID(finish_tile)(ARGUMENTS, &g, g.first + batch, row + i, 1, column, 1, &value, 1);
+                ID(finish_tile)(ARGUMENTS, &g, batch, row + i, 1, column, 1, &value, 1);
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }

@@ -60,5 +60,5 @@ void ID(strip)(PARAMS, const Gemm g)
             ID(add_rows)(b + k * g.b_row, g.b_row, x, 1, columns, sum + i * columns);
         }
     }
-    ID(finish_tile)(ARGUMENTS, &g, g.first + batch, 0, rows, column, columns, sum, columns);
+    ID(finish_tile)(ARGUMENTS, &g, batch, 0, rows, column, columns, sum, columns);
 }

@@ -17,6 +17,7 @@ from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Param
+from omniop.opset.legalise import legalise_expr
 
 
 @pytest.fixture
@@ -175,6 +176,30 @@ def test_epilogue(cpu: OpenCLDevice) -> None:
     result = conv.run(cpu, _bias_residual(conv.shape), (bias, residual))
     wanted = np.maximum(conv.expected() + bias[:, None, None] + residual, 0)
     np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-4)
+
+
+def test_epilogue_of_halves(cpu: OpenCLDevice) -> None:
+    """Sums are kept in float32, rounded, and then doubled."""
+    conv = Conv(normal(1, 3, 8, 20, dtype=np.float16), normal(7, 3, 3, 3, dtype=np.float16), pads=(1, 1, 1, 1))
+    result = conv.run(cpu, legal(cpu, expr.hole(dtypes.FLOAT16) * 2.0))
+    np.testing.assert_allclose(result, conv.run(cpu) * np.float16(2), rtol=1e-6)
+
+
+def legal(device: OpenCLDevice, epilogue: Expr) -> Expr:
+    """As the dispatcher hands it over."""
+    made = legalise_expr(epilogue, device.caps)
+    assert isinstance(made, Expr)
+    return made
+
+
+def test_geometries_share_kernels(cpu: OpenCLDevice) -> None:
+    """What a convolution looks like is in its arguments: those of one dtype are compiled once."""
+    made = []
+    for name in ("padded", "dilated", "three axes", "all of it"):
+        x, w, attrs = GEOMETRIES[name]
+        Conv(normal(*x), normal(*w), **attrs).run(cpu, symbolic=False)
+        made.append(len(cpu._kernels))
+    assert len(set(made)) == 1
 
 
 def test_images_in_parts(cpu: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from opencl_contracts import upload
 
 from omniop.backends.base import KernelSpec
-from omniop.backends.opencl import BACKEND, driver
+from omniop.backends.opencl import BACKEND, driver, programs
 from omniop.backends.opencl.backend import OpenCLBackend
 from omniop.backends.opencl.device import OpenCLDevice
 from omniop.backends.opencl.launch import Launch
@@ -36,6 +36,21 @@ def doubled(addend: float = 0.0) -> Kernel:
     i = expr.axis(0, expr.size("s0"))
     value = expr.load(0, (i,), FLOAT32) * 2.0 + addend
     return Kernel((Param(FLOAT32), Param(FLOAT32, True)), (i,), (Store(1, i, value),), 1)
+
+
+def function(name: str) -> Kernel:
+    """y[i] = name(x[i]) over s0 elements."""
+    i = expr.axis(0, expr.size("s0"))
+    value = expr.alu(name, expr.load(0, (i,), FLOAT32))
+    return Kernel((Param(FLOAT32), Param(FLOAT32, True)), (i,), (Store(1, i, value),), 1)
+
+
+def rows(m: int, n: int, scale: float) -> Kernel:
+    """y[i, j] = x[i, j] * scale + b[i], m x n of them."""
+    i, j = expr.axis(0, m), expr.axis(1, n)
+    value = expr.load(0, (i * n + j,), FLOAT32) * scale + expr.load(1, (i,), FLOAT32)
+    params = (Param(FLOAT32), Param(FLOAT32), Param(FLOAT32, True))
+    return Kernel(params, (i, j), (Store(2, i * n + j, value),))
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
@@ -152,6 +167,49 @@ def test_binaries_are_kept(device: OpenCLDevice, tmp_path: Any, monkeypatch: pyt
     buffer = upload(again, x)
     run([buffer, buffer], [4])
     np.testing.assert_array_equal(download(again, buffer, x), x * 2 + 3)
+
+
+def test_kernels_of_a_batch_are_kept_one_by_one(
+    device: OpenCLDevice, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was compiled with others is found without them, or with others again."""
+    monkeypatch.setenv("OMNIOP_CACHE_DIR", str(tmp_path))
+
+    def fresh() -> OpenCLDevice:
+        return OpenCLDevice(device.name, device.handle, device.kernels)
+
+    compiled: list[str] = []
+    compile_source = programs.compile_source
+
+    def counted(context: Any, source: str, options: str) -> Any:
+        compiled.append(source)
+        return compile_source(context, source, options)
+
+    monkeypatch.setattr(programs, "compile_source", counted)
+    fresh().build([doubled(), function("tan")])
+    fresh().build([function("tan")])
+    assert len(compiled) == 1
+    fresh().build([function("sin"), doubled()])
+    assert len(compiled) == 2
+    assert "sin(" in compiled[1]
+    assert compiled[1].count("__kernel") == 1
+
+
+def test_layers_share_kernels(device: OpenCLDevice) -> None:
+    """Constants and fixed shapes are arguments where nothing is gained by knowing them."""
+    if not device.profile.cpu:
+        pytest.skip("of CPU devices")
+    fresh = OpenCLDevice(device.name, device.handle, device.kernels)
+    layers = [(17, 33, 2.5), (9, 1000, -7.25), (70, 11, 1e30)]
+    runs = fresh.build([rows(*layer) for layer in layers])
+    assert len(fresh._kernels) == 1
+    for run, (m, n, scale) in zip(runs, layers, strict=True):
+        x, b = np.arange(m * n, dtype=np.float32), np.arange(m, dtype=np.float32)
+        y = np.zeros_like(x)
+        buffers = [upload(fresh, array) for array in (x, b, y)]
+        run(buffers, [])
+        wanted = x.reshape(m, n) * np.float32(scale) + b[:, None]
+        np.testing.assert_array_equal(download(fresh, buffers[2], y).reshape(m, n), wanted)
 
 
 def test_a_binary_that_the_driver_refuses_is_compiled_again(
