@@ -41,7 +41,7 @@ def test_against_float64(shape: tuple[int, int], padding: int, order: str) -> No
 
 
 def test_what_it_leaves_to_blas(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b, out = normal(1, 128), normal(128, 128), np.empty((1, 128), np.float32)
+    a, b, out = normal(1, 128), normal(128, 128), np.zeros((1, 128), np.float32)
     assert gemv.takes(a, b, out)
     assert gemv.takes(a, b.T, out)
     assert not gemv.takes(normal(2, 128), b, np.empty((2, 128), np.float32))
