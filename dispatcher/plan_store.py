@@ -73,17 +73,28 @@ class PlanStore:
         self._options = options
         self._cache = CompileCache("plans")
         path = "" if isinstance(source, bytes) else os.fspath(source)
-        data = np.frombuffer(source, np.uint8) if isinstance(source, bytes) else np.memmap(path, np.uint8, "r")
-        self._files: dict[str, np.ndarray] = {"": data}
+        self._source = source
         self._path = path
-        content = hashlib.sha256(data.view(np.ndarray).data).digest()
-        self._key = cache_key(content, *_environment(), *map(str, _choices(options)))
+        # Read, not mapped: whoever writes the model anew while it is loaded would pull a mapping away from under it.
+        model = self._model()
+        self._files: dict[str, np.ndarray] = {"": np.frombuffer(model, np.uint8)}
+        self._digest = hashlib.sha256(model).digest()
+        self._key = cache_key(self._digest, *_environment(), *map(str, _choices(options)))
         self._folder = os.path.realpath(os.path.dirname(path)) if path else ""
         self.kept = 0
         """Templates that the disk has."""
 
     def load(self) -> GraphRunner | None:
         """The main graph's runner, with its templates ready to run; None when there is no plan that fits."""
+        try:
+            return self._load()
+        finally:
+            self._files.clear()  # what is used of them is held by its arrays
+
+    def _model(self) -> bytes:
+        return self._source if isinstance(self._source, bytes) else Path(self._source).read_bytes()
+
+    def _load(self) -> GraphRunner | None:
         payload = self._cache.get(self._key)
         if payload is None:
             return None
@@ -112,10 +123,16 @@ class PlanStore:
         pickler = _Pickler(sink, self._options)
         try:
             pickler.dump(runner)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
+        except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
             _LOG.info("the plan of %s cannot be kept: %s", self._path or "a model", error)
             return
-        places = [self._place(array) for array in pickler.arrays]
+        try:
+            model = self._model()
+        except OSError:
+            return
+        if hashlib.sha256(model).digest() != self._digest:
+            return  # another model has taken the file's place
+        places = [self._place(array, model) for array in pickler.arrays]
         if sum(p.nbytes for p in places if isinstance(p, np.ndarray)) > MAX_PLAN_BYTES:
             return
         files += [_stamp(p.file) for p in places if isinstance(p, _Place) and p.file]
@@ -143,24 +160,19 @@ class PlanStore:
 
     # Arrays -----------------------------------------------------------------------------------------------------------
 
-    def _place(self, array: np.ndarray) -> _Place | np.ndarray:
-        """Where the array lies in a file that stays where it is; the array itself when it does nowhere."""
+    def _place(self, array: np.ndarray, model: bytes) -> _Place | np.ndarray:
+        """Where the array lies in a file that stays where it is; the array itself when it does nowhere. Any place of
+        the model with the right content is as good as another."""
         root: Any = array
-        while root is not None and not isinstance(root, np.memmap) and root is not self._files[""]:
+        while root is not None and not isinstance(root, np.memmap):
             root = getattr(root, "base", None)
         if root is not None and array.flags.c_contiguous:
             while isinstance(root.base, np.memmap):
                 root = root.base
-            file = "" if root is self._files[""] else os.fspath(root.filename)
-            return _Place(file, array.ctypes.data - root.ctypes.data, array.dtype.name, array.shape)
-        offset = self._find(np.ascontiguousarray(array).tobytes())
+            offset = array.ctypes.data - root.ctypes.data
+            return _Place(os.fspath(root.filename), offset, array.dtype.name, array.shape)
+        offset = model.find(np.ascontiguousarray(array).tobytes())
         return array if offset < 0 else _Place("", offset, array.dtype.name, array.shape)
-
-    def _find(self, content: bytes) -> int:
-        """Where the model's file holds these bytes: any place with the right content is as good as another."""
-        data = self._files[""]
-        raw = data.base if isinstance(data, np.memmap) else data.tobytes()
-        return raw.find(content)  # type: ignore[union-attr]  # an mmap
 
     def _array(self, place: _Place) -> np.ndarray:
         if place.file not in self._files:

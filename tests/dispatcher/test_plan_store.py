@@ -119,6 +119,19 @@ def test_no_onnx_library_is_imported_for_a_known_plan(net: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_session_outlives_its_file(known: bool, net: Path) -> None:
+    """Written anew or cut short in place, before and after the first run: the session has what it loaded."""
+    if known:
+        planned(net, rows(3))
+    session = omniop.load(net)
+    expected = omniop.load(NET).run(rows(3))["y"]
+    net.write_bytes(b"")
+    np.testing.assert_array_equal(session.run(rows(3))["y"], expected)
+    onnx.save(NET, net)
+    assert planned(net, rows(3))[1] == [0 if known else 1]
+
+
 # What makes a plan void -----------------------------------------------------------------------------------------------
 
 
