@@ -6,10 +6,10 @@ The library computes sums alone: an epilogue, or a result that it cannot write, 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from omniop.backends.base import YES, Answer, No, OpContext, Runnable
-from omniop.backends.codegen.indexing import host_function
+from omniop.backends.codegen.product import Product, ProductNumbers
 from omniop.backends.cuda.contract_text import (
     ALONE_TILE,
     SHARED_TILE,
@@ -22,7 +22,7 @@ from omniop.backends.cuda.contract_text import (
 from omniop.backends.cuda.driver import DeviceBuffer, Gemm, LoadedKernel
 from omniop.backends.cuda.launch import Do, PlannedWork, Printed, Step, Toolkit
 from omniop.backends.cuda.loops import print_loops
-from omniop.backends.cuda.strided import Matrix, Product
+from omniop.backends.cuda.vendor_gemm import gemms, into_rows
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
@@ -90,31 +90,11 @@ def _finish(call: Call, kit: Toolkit) -> Kernel:
     return Kernel((*stored_params(call, kit.caps), sums), axes, (store,), call.sizes)
 
 
-class _Numbers:
-    """A Call's views as numbers."""
-
-    def __init__(self, call: Call) -> None:
-        views = (*call.operands, call.results[0])
-        self._shapes = host_function([x for view in views for x in (view.offset, *view.shape, *view.strides)])
-        self._rank = len(call.results[0].shape)
-
-    def __call__(self, sizes: tuple[int, ...]) -> Product:
-        numbers = iter(self._shapes(sizes))
-        (_, a), (b_shape, b), (shape, c) = (self._matrix(numbers) for _ in range(3))
-        return Product(shape[:-2], shape[-2], shape[-1], b_shape[-2], a, b, c)
-
-    def _matrix(self, numbers: Iterator[int]) -> tuple[tuple[int, ...], Matrix]:
-        offset = next(numbers)
-        shape = tuple(next(numbers) for _ in range(self._rank))
-        strides = tuple(next(numbers) for _ in range(self._rank))
-        return shape, Matrix(offset, strides[:-2], strides[-2], strides[-1])
-
-
 class _OwnPlanner:
     """From sizes to a launch of our own kernel."""
 
     def __init__(self, call: Call, kit: Toolkit, kernel: Callable[[], LoadedKernel]) -> None:
-        self.numbers = _Numbers(call)
+        self.numbers = ProductNumbers(call, Product)
         self._kit = kit
         self._kernel = kernel
 
@@ -139,8 +119,8 @@ class _LibraryPlanner:
         self._own = own
 
     def __call__(self, sizes: tuple[int, ...], buffers: Sequence[DeviceBuffer]) -> Sequence[Do]:
-        gemms = self._own.numbers(sizes).gemms(*self._dtypes)
-        return self._own(sizes, buffers) if gemms is None else [self._step(gemm) for gemm in gemms]
+        found = gemms(self._own.numbers(sizes), *self._dtypes)
+        return self._own(sizes, buffers) if found is None else [self._step(gemm) for gemm in found]
 
     def _step(self, gemm: Gemm) -> Do:
         a, b, c = self._places
@@ -159,18 +139,18 @@ class _ScratchPlanner:
         self._finish = finish
 
     def __call__(self, sizes: tuple[int, ...], buffers: Sequence[DeviceBuffer]) -> Sequence[Do]:
-        product = self._own.numbers(sizes).into_rows()
-        gemms = product.gemms(*self._dtypes)
-        if gemms is None:
+        product = into_rows(self._own.numbers(sizes))
+        found = gemms(product, *self._dtypes)
+        if found is None:
             return self._own(sizes, buffers)
         nbytes = product.batches * product.m * product.n * self._sums.itemsize
-        return (functools.partial(self._run, gemms, nbytes, sizes),)
+        return (functools.partial(self._run, found, nbytes, sizes),)
 
-    def _run(self, gemms: Sequence[Gemm], nbytes: int, sizes: tuple[int, ...], buffers: Sequence[DeviceBuffer]) -> None:
+    def _run(self, found: Sequence[Gemm], nbytes: int, sizes: tuple[int, ...], buffers: Sequence[DeviceBuffer]) -> None:
         driver = self._kit.driver
         assert driver.gemm is not None
         a, b = (buffers[place] for place in self._places)
         sums = driver.alloc(nbytes)  # each run its own: the pool gives it out again in the order of the queue
-        for gemm in gemms:
+        for gemm in found:
             driver.gemm(gemm, a, b, sums)
         self._finish((*buffers, sums), sizes)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
 from omniop.backends.base import YES, Answer, Caps, No, OpContext, Runnable
-from omniop.backends.codegen.indexing import host_function
+from omniop.backends.codegen.product import ProductNumbers
 from omniop.backends.opencl.finish import Finish, finish
-from omniop.backends.opencl.gemm_problem import Matrix, Problem
+from omniop.backends.opencl.gemm_problem import Problem
 from omniop.backends.opencl.gemm_text import FEW_ROWS, gemm_texts
 from omniop.backends.opencl.general import generalised
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
@@ -77,9 +77,7 @@ class _Planner:
     def __init__(
         self, call: Call, accumulator: DType, profile: Profile, done: Finish, kernel: Callable[[str], BoundKernel]
     ) -> None:
-        views = (*call.operands, call.results[0])
-        self._shapes = host_function([x for view in views for x in (view.offset, *view.shape, *view.strides)])
-        self._rank = len(call.results[0].shape)
+        self._problem = ProductNumbers(call, Problem)
         self._flips = call.operands[0].dtype is call.operands[1].dtype
         self._must_be_dense = call.operands[0].dtype is not accumulator
         self._buffers = len(done.buffers)
@@ -96,21 +94,10 @@ class _Planner:
     def _launches(self, sizes: tuple[int, ...], problem: Problem) -> Iterator[Launch]:
         raise NotImplementedError
 
-    def _problem(self, sizes: tuple[int, ...]) -> Problem:
-        numbers = iter(self._shapes(sizes))
-        (_, a), (b_shape, b), (shape, c) = (self._matrix(numbers) for _ in range(3))
-        return Problem(shape[:-2], shape[-2], shape[-1], b_shape[-2], a, b, c)
-
-    def _matrix(self, numbers: Iterator[int]) -> tuple[tuple[int, ...], Matrix]:
-        offset = next(numbers)
-        shape = tuple(next(numbers) for _ in range(self._rank))
-        strides = tuple(next(numbers) for _ in range(self._rank))
-        return shape, Matrix(offset, strides[:-2], strides[-2], strides[-1])
-
     def _oriented(self, problem: Problem) -> Problem:
         """With few rows rather than few columns, where the kernels take either operand as the first."""
         few = problem.n <= FEW_ROWS and problem.n < problem.m
-        return problem.flip() if few and self._flips else problem
+        return problem.flipped() if few and self._flips else problem
 
     def _launch(
         self,
