@@ -10,7 +10,6 @@ import numpy as np
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_depthwise import ENTRY, FILL, MONOIDS, ROWS, Field, print_depthwise
-from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.products import ARGUMENTS, WORD, aligned
 from omniop.backends.cpu.views import Window
@@ -25,9 +24,7 @@ BLOCK = 1 << 13
 @cache
 def depthwise() -> Callable[..., None]:
     """The compiled function; see `llvm_depthwise.print_depthwise`."""
-    module = Module(jit.host_target())
-    print_depthwise(module)
-    return jit.build_text(str(module), ENTRY, ARGUMENTS)
+    return jit.build_printed(ENTRY, print_depthwise, ARGUMENTS)
 
 
 @dataclass

@@ -71,10 +71,8 @@ def _functions() -> dict[str, Callable[..., None]]:
 
 
 def _built(name: str, printer: Callable[[Module, str], None]) -> Callable[..., None]:
-    module = Module(jit.host_target())
-    printer(module, name)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    return jit.build_text(str(module), name, [pointer] * 3 + [number] * 3)
+    return jit.build_printed(name, printer, [pointer] * 3 + [number] * 3, name)
 
 
 # The functions' text --------------------------------------------------------------------------------------------------

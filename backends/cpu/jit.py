@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,6 @@ from omniop.opset import expr, poly
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel
 
-_ENTRY = "kernel"
 # The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
 # Addresses are printed as loops want them: strength reduction only trades addressing modes for registers, slowly.
 _OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
@@ -37,6 +37,15 @@ _OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
 _EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
 
 _FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+
+
+class MachineCode:
+    """A function in memory: ``address`` is valid as long as this object lives, ``key`` names it on the disk."""
+
+    def __init__(self, key: str, symbol: str, library: llvm.ResourceTracker) -> None:
+        self.key = key
+        self.address: int = library[symbol]
+        self._library = library
 
 
 class CompiledKernel:
@@ -51,13 +60,13 @@ class CompiledKernel:
     as long as this object lives. It returns the number of points, and only that when ``end`` is negative.
     """
 
-    def __init__(self, printed: Printed, library: llvm.ResourceTracker) -> None:
+    def __init__(self, printed: Printed, code: MachineCode) -> None:
         self.grain = printed.grain
         self.serial = printed.serial
         self.weight = printed.weight
-        self.address: int = library[_ENTRY]
-        self._library = library
-        self._function = _FUNCTION(self.address)
+        self.code = code
+        self.address = code.address
+        self._function = _FUNCTION(code.address)
 
     def points(self, sizes: int) -> int:
         """The number of points for the sizes at this address."""
@@ -78,12 +87,18 @@ def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[Compi
     ``target``: another width of vectors than this CPU's, for experiments; the code runs on this CPU all the same.
     Raises DeviceError, naming the kernel, when it cannot be compiled or linked.
     """
-    return [_engine().compiled(kernel, target or host_target()) for kernel in kernels]
+    return _engine().compiled(kernels, target or host_target())
 
 
-def build_text(text: str, name: str, arguments: Sequence[Any]) -> Callable[..., None]:
-    """The void function ``name`` of a module of LLVM IR, for ``arguments`` of ctypes. Raises DeviceError."""
-    return _engine().function(text, name, arguments)
+def build_printed(
+    name: str, printer: Callable[..., None], arguments: Sequence[Any], *parameters: object
+) -> Callable[..., None]:
+    """The void function ``name`` that ``printer(module, *parameters)`` adds to a module, for ``arguments`` of ctypes.
+
+    It is printed when the disk does not have it: what it depends on are the sources of `codegen` and of the printer's
+    module, the target, and ``parameters``, by their repr. Its ``code`` is a `MachineCode`. Raises DeviceError.
+    """
+    return _engine().function(name, printer, arguments, host_target(), parameters)
 
 
 @cache
@@ -135,12 +150,17 @@ def _host_features() -> frozenset[str]:
 
 @cache
 def _printer_sources() -> bytes:
-    """The sources that the printed text depends on besides the kernel."""
-    digest = hashlib.sha256()
+    """The sources that an entry on the disk depends on besides the kernel."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
     for module in (codegen, expr):
         for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
             digest.update(path.read_bytes())
     return digest.digest()
+
+
+@cache
+def _source(file: str) -> bytes:
+    return Path(file).read_bytes()
 
 
 class _Engine:
@@ -173,52 +193,75 @@ class _Engine:
             cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="small"
         )
 
-    def compiled(self, kernel: Kernel, target: Target) -> CompiledKernel:
-        key = cache_key(*self._key_parts, repr(target), content(kernel))
+    def compiled(self, kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
+        keys = [cache_key(*self._key_parts, repr(target), content(kernel)) for kernel in kernels]
         with self._lock:
-            found = self._known.get(key)
-            if found is None:
-                try:
-                    found = self._load(kernel, target, key)
-                except (RuntimeError, OSError) as error:  # what llvmlite raises
-                    raise DeviceError(f"cpu: LLVM does not take the kernel {kernel.describe()}: {error}") from error
-                self._known[key] = found
-            return found
+            made = {key: found for key in keys if (found := self._known.get(key)) is not None}
+            new = {key: kernel for key, kernel in zip(keys, kernels, strict=True) if key not in made}
+            entries = {key: self._entry(kernel, target, key) for key, kernel in new.items()}
+            linked = self._link({key: code for key, (_, code) in entries.items()}, new)
+            for key, (printed, _) in entries.items():
+                made[key] = self._known[key] = CompiledKernel(printed, linked[key])
+        return [made[key] for key in keys]
 
-    def function(self, text: str, name: str, arguments: Sequence[Any]) -> Callable[..., None]:
-        key = cache_key(*self._key_parts, name, text)
+    def _entry(self, kernel: Kernel, target: Target, key: str) -> tuple[Printed, bytes]:
+        """How to call the kernel, and its object file."""
+        entry = self._cache.get(key)
+        if entry is None:
+            try:
+                entry = self._compile(kernel, target, key)
+            except RuntimeError as error:  # what llvmlite raises
+                raise _refused(kernel, error) from error
+            self._cache.put(key, entry)
+        head, _, code = entry.partition(b"\n")
+        return Printed(**json.loads(head)), code
+
+    def function(
+        self,
+        name: str,
+        printer: Callable[..., None],
+        arguments: Sequence[Any],
+        target: Target,
+        parameters: Sequence[object],
+    ) -> Callable[..., None]:
+        source = _source(str(sys.modules[printer.__module__].__file__))
+        key = cache_key(*self._key_parts, name, repr(target), repr(parameters), source)
         with self._lock:
             try:
                 code = self._cache.get(key)
                 if code is None:
-                    code = self._object(text)
+                    module = Module(target)
+                    printer(module, *parameters)
+                    code = self._object(str(module))
                     self._cache.put(key, code)
-                library = self._link(code, name)
+                self._linked += 1
+                library = _library({name: code}).link(self._linker, f"library{self._linked}")
             except (RuntimeError, OSError) as error:
                 raise DeviceError(f"cpu: LLVM does not take {name}: {error}") from error
         function = ctypes.CFUNCTYPE(None, *arguments)(library[name])
-        function.library = library  # type: ignore[attr-defined]  # it holds the code
+        function.code = MachineCode(key, name, library)  # type: ignore[attr-defined]  # it holds the machine code
         return function
 
-    def _load(self, kernel: Kernel, target: Target, key: str) -> CompiledKernel:
-        entry = self._cache.get(key)
-        if entry is None:
-            entry = self._compile(kernel, target)
-            self._cache.put(key, entry)
-        head, _, code = entry.partition(b"\n")
-        return CompiledKernel(Printed(**json.loads(head)), self._link(code, _ENTRY))
-
-    def _link(self, code: bytes, symbol: str) -> llvm.ResourceTracker:
+    def _link(self, codes: Mapping[str, bytes], kernels: Mapping[str, Kernel]) -> dict[str, MachineCode]:
+        """All at once, which takes a third of the time; one by one where that fails, to tell which of them does."""
+        if not codes:
+            return {}
         self._linked += 1
-        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(symbol)
-        return library.link(self._linker, f"kernel{self._linked}")
+        symbols = {_symbol(key): code for key, code in codes.items()}
+        try:
+            library = _library(symbols).link(self._linker, f"library{self._linked}")
+        except (RuntimeError, OSError) as error:
+            if len(codes) == 1:
+                raise _refused(kernels[next(iter(codes))], error) from error
+            return {key: self._link({key: code}, kernels)[key] for key, code in codes.items()}
+        return {key: MachineCode(key, _symbol(key), library) for key in codes}
 
-    def _compile(self, kernel: Kernel, target: Target) -> bytes:
+    def _compile(self, kernel: Kernel, target: Target, key: str) -> bytes:
         """A line of JSON that says how to call the kernel, then its object file."""
         from omniop.backends.codegen import llvm_kernel  # kernels that come from the cache need no printer
 
         module = Module(target)
-        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
+        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _symbol(key))
         return json.dumps(asdict(printed)).encode() + b"\n" + self._object(str(module))
 
     def _object(self, text: str) -> bytes:
@@ -226,6 +269,23 @@ class _Engine:
             parsed.verify()
             code: bytes = self._machine.emit_object(parsed)
         return code
+
+
+def _symbol(key: str) -> str:
+    """A kernel's name in its object file."""
+    return f"kernel_{key[:32]}"
+
+
+def _library(symbols: Mapping[str, bytes]) -> llvm.JITLibraryBuilder:
+    """Object files and the function of each."""
+    builder = llvm.JITLibraryBuilder().add_current_process()
+    for symbol, code in symbols.items():
+        builder.add_object_img(code).export_symbol(symbol)
+    return builder
+
+
+def _refused(kernel: Kernel, error: Exception) -> DeviceError:
+    return DeviceError(f"cpu: LLVM does not take the kernel {kernel.describe()}: {error}")
 
 
 _engine_lock = threading.Lock()

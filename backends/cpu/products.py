@@ -16,7 +16,6 @@ import numpy as np
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_gemm import ENTRY, BlockWord, print_gemm
-from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.codegen.llvm_packing import PACKERS
 from omniop.backends.codegen.llvm_panels import Field, Tile, tile_of
 from omniop.backends.cpu import jit
@@ -49,9 +48,7 @@ def tile() -> Tile:
 @cache
 def gemm() -> Callable[..., None]:
     """The compiled function; see `llvm_gemm.print_gemm`."""
-    module = Module(jit.host_target())
-    print_gemm(module)
-    return jit.build_text(str(module), ENTRY, ARGUMENTS)
+    return jit.build_printed(ENTRY, print_gemm, ARGUMENTS)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from functools import cache
 from itertools import groupby
 
 from omniop.backends.base import Buffer, Launched, LaunchError, Sequenced
+from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.launch import CompiledLaunch, Record
 from omniop.backends.cpu.memory import HostBuffer
@@ -78,7 +79,11 @@ class _Recorded:
 @cache
 def _program() -> Callable[..., None]:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    return jit.build_text(_PROGRAM, "program", [pointer, number, pointer, pointer])
+    return jit.build_printed("program", _print_program, [pointer, number, pointer, pointer])
+
+
+def _print_program(module: Module) -> None:
+    module.functions["program"] = _PROGRAM
 
 
 _PROGRAM = """

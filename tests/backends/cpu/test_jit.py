@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,13 +97,13 @@ def test_combining_stores_are_serial() -> None:
 
 def test_a_new_process_compiles_nothing(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(21, dtype=np.float32)
-    engine.compiled(scaled(5.0), jit.host_target())
+    engine.compiled([scaled(5.0)], jit.host_target())
 
     def never(*_: object) -> str:
         raise AssertionError("printed a kernel that is in the cache")
 
     monkeypatch.setattr(llvm_kernel, "print_kernel", never)
-    again = jit._Engine().compiled(scaled(5.0), jit.host_target())
+    (again,) = jit._Engine().compiled([scaled(5.0)], jit.host_target())
     np.testing.assert_array_equal(run(again, x), x * 5)
 
 
@@ -113,7 +114,41 @@ def test_a_kernel_that_llvm_refuses(engine: jit._Engine, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(llvm_kernel, "print_kernel", broken)
     with pytest.raises(DeviceError, match=r"kernel \(0\[i0\] \* 6.0\)"):
-        engine.compiled(scaled(6.0), jit.host_target())
+        engine.compiled([scaled(6.0)], jit.host_target())
+
+
+def test_a_broken_object_is_told_by_its_kernel(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects are linked together; the one that cannot be is found."""
+    whole = jit._Engine._object
+    monkeypatch.setattr(jit._Engine, "_object", lambda self, text: b"?" if "401C0000" in text else whole(self, text))
+    with pytest.raises(DeviceError, match=r"kernel \(0\[i0\] \* 7.0\)"):
+        engine.compiled([scaled(6.0), scaled(7.0), scaled(8.0)], jit.host_target())
+
+
+def print_add(module: jit.Module, name: str, number: int) -> None:
+    module.functions[name] = f"""define void @{name}(ptr %at) {{
+      %was = load i64, ptr %at
+      %is = add i64 %was, {number}
+      store i64 %is, ptr %at
+      ret void
+    }}"""
+
+
+def test_a_function_is_printed_once_for_its_parameters(engine: jit._Engine) -> None:
+    printed: list[int] = []
+
+    def add(number: int) -> int:
+        def printer(module: jit.Module, name: str, number: int) -> None:
+            printed.append(number)
+            print_add(module, name, number)
+
+        function = engine.function("add", printer, [ctypes.c_void_p], jit.host_target(), ("add", number))
+        value = ctypes.c_int64(1)
+        function(ctypes.addressof(value))
+        return value.value
+
+    assert [add(2), add(3), add(2)] == [3, 4, 3]
+    assert printed == [2, 3]
 
 
 def test_threads_build_and_launch_at_once() -> None:
