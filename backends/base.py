@@ -202,8 +202,12 @@ class Device(ABC):
         Works are legal for ``caps``. Raises DeviceError naming the work that did not build.
         """
 
-    def sequence(self, launches: Sequence[Launched]) -> Sequenced:
-        """These launches, in order, as one function. A device that can hand on several at once does it here."""
+    def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
+        """These launches, in order, as one function. A device that can hand on several at once does it here.
+
+        ``threads``: how many of the host's a run may keep busy, for devices that are made of them; None: as the device
+        sees fit. What comes out must not depend on it.
+        """
         return partial(_one_by_one, launches)
 
 

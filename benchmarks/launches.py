@@ -44,7 +44,7 @@ class _Clock:
     """By the launch's place in a run."""
     count: int = 0
 
-    def sequence(self, launches: Sequence[Launched]) -> Sequenced:
+    def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         first = self.count
         self.count += len(launches)
 

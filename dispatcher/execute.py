@@ -48,6 +48,8 @@ class Options:
     devices: Sequence[Device]
     exclude: Mapping[str, Collection[str]]
     weights: Weights
+    threads: int | None = None
+    """See `Device.sequence`."""
     templates_made: int = 0
     """In all graphs of the session."""
 
@@ -84,7 +86,7 @@ class GraphRunner:
         while True:
             template, binding = self._template(position, env, reads, report)
             report.segments.append((template, binding))
-            produced, read = _execute(template, binding, env, reads, report, self.model.labels)
+            produced, read = _execute(template, binding, env, reads, report, self.model.labels, self.options.threads)
             env = {**{v: env[v] for v in template.passed}, **produced}
             cut = template.cut
             if cut.kind == "end":
@@ -252,6 +254,7 @@ def _execute(
     reads: Mapping[ReadKey, np.ndarray],
     report: RunReport,
     labels: Labels,
+    threads: int | None,
 ) -> tuple[Env, np.ndarray | None]:
     """Run a template; gives the values it produced, and the read-back that ends it."""
     context = template.lease(binding, labels)
@@ -264,7 +267,7 @@ def _execute(
         nbytes = math.prod(binding.shapes[shape]) * dtype.itemsize
         table[entry] = allocate(device, nbytes, partial(labels.name, origin))
     if binding.stages is None:
-        binding.stages = stages_of(template.ops, binding.numbers, binding.symbols, labels)
+        binding.stages = stages_of(template.ops, binding.numbers, binding.symbols, labels, threads)
     for stage in binding.stages:
         stage(table, report)
     fault = take_fault(template, context, labels)

@@ -39,27 +39,31 @@ Stage = Callable[[list[Buffer], RunReport], None]
 """Works on a run's table of buffers."""
 
 
-def stages_of(ops: Sequence[Op], numbers: Sequence[int], symbols: tuple[int, ...], labels: Labels) -> list[Stage]:
-    """The ops with their numbers filled in."""
+def stages_of(
+    ops: Sequence[Op], numbers: Sequence[int], symbols: tuple[int, ...], labels: Labels, threads: int | None
+) -> list[Stage]:
+    """The ops with their numbers filled in. ``threads``: see `Device.sequence`."""
     stages: list[Stage] = []
     for device, group in groupby(ops, lambda op: op.device if isinstance(op, Launch) else None):
         if device is not None:
-            stages.append(_Launches(device, [op for op in group if isinstance(op, Launch)], numbers, labels))
+            stages.append(_Launches(device, [op for op in group if isinstance(op, Launch)], numbers, labels, threads))
             continue
         for op in group:
             if isinstance(op, Transfer):
                 stages.append(_Move(op, numbers[op.bytes]))
             elif isinstance(op, Loop):
-                stages.append(_Turns(op, numbers, symbols, labels))
+                stages.append(_Turns(op, numbers, symbols, labels, threads))
     return stages
 
 
 class _Launches:
-    def __init__(self, device: Device, launches: Sequence[Launch], numbers: Sequence[int], labels: Labels) -> None:
+    def __init__(
+        self, device: Device, launches: Sequence[Launch], numbers: Sequence[int], labels: Labels, threads: int | None
+    ) -> None:
         self.device = device
         self.labels = labels
         self.origins = [x.origin for x in launches]
-        self.run = device.sequence([Launched(x.run, x.buffers, tuple(numbers[x.sizes])) for x in launches])
+        self.run = device.sequence([Launched(x.run, x.buffers, tuple(numbers[x.sizes])) for x in launches], threads)
 
     def __call__(self, table: list[Buffer], report: RunReport) -> None:
         try:
@@ -88,12 +92,15 @@ class _Move:
 class _Turns:
     """A loop: what comes before it, then its body as often as it says, with numbers that depend on the turn."""
 
-    def __init__(self, op: Loop, numbers: Sequence[int], symbols: tuple[int, ...], labels: Labels) -> None:
+    def __init__(
+        self, op: Loop, numbers: Sequence[int], symbols: tuple[int, ...], labels: Labels, threads: int | None
+    ) -> None:
         self.op = op
         self.count = numbers[op.count]
         self.symbols = symbols
         self.labels = labels
-        self.before = stages_of(op.before, numbers, symbols, labels)
+        self.threads = threads
+        self.before = stages_of(op.before, numbers, symbols, labels, threads)
         self.kept: dict[int, list[Stage]] = {}
 
     def __call__(self, table: list[Buffer], report: RunReport) -> None:
@@ -105,7 +112,7 @@ class _Turns:
 
     def _turn(self, turn: int) -> list[Stage]:
         step = self.count - 1 - turn if self.op.reverse else turn
-        made = stages_of(self.op.body, self.op.numbers((*self.symbols, step)), self.symbols, self.labels)
+        made = stages_of(self.op.body, self.op.numbers((*self.symbols, step)), self.symbols, self.labels, self.threads)
         if turn < MAX_KEPT_TURNS:
             self.kept[turn] = made
         return made

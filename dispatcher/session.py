@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from omniop.backends.base import Device
 from omniop.backends.compile_cache import cache_root
@@ -82,7 +81,7 @@ class Session:
         self._allowed = list(self.devices)
         if fallback != "error":
             self._allowed += [d for d in _spare(found) if d not in self.devices]
-        self._options = Options(self._allowed, exclude or {}, Weights())
+        self._options = Options(self._allowed, exclude or {}, Weights(), threads)
         self._plans = _store(source, self._options)
         self.runner = (self._plans and self._plans.load()) or self._fresh(source)
         self.model = self.runner.model
@@ -120,8 +119,7 @@ class Session:
         kind = signature(feeds)
         short = self._express.get(kind) if kind is not None else None
         if short is not None:
-            with _limited(self.threads):
-                quick = short(feeds)
+            quick = short(feeds)
             if quick is not None and (outputs is None or all(name in quick for name in outputs)):
                 self.last_report = short.report
                 return quick if outputs is None else {name: quick[name] for name in outputs}
@@ -132,7 +130,7 @@ class Session:
             if name not in names:
                 raise FeedError(f"the model has no output {name!r}; it has: {', '.join(names)}")
         report = RunReport()
-        with _limited(self.threads), _host_memory():
+        with _host_memory():
             values = self.runner.run(env, report)
         self.last_report = report
         self._tell()
@@ -206,17 +204,6 @@ def _store(source: Any, options: Options) -> PlanStore | None:
         return PlanStore(source, options)
     except (OSError, ValueError):  # ValueError: an empty file
         return None  # the import says what is wrong with the file
-
-
-def _limited(threads: int | None) -> AbstractContextManager[object]:
-    """BLAS held to ``threads`` threads; kernels of our own run on the calling thread."""
-    return nullcontext() if threads is None else _blas().limit(limits=threads)
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    """Looking for the libraries that are loaded takes longer than a small model."""
-    return ThreadpoolController()
 
 
 @contextmanager

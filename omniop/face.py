@@ -40,8 +40,9 @@ def load(
     """Load a model onto a device.
 
     ``source``: a path, the bytes of a model, or a ModelProto. ``device``: a name of `devices`, or several in order of
-    preference; each node runs on the first that can. ``threads``: how many the BLAS of the cpu
-    device may use; all cores by default.
+    preference; each node runs on the first that can.
+    ``threads``: how many of the machine's the cpu device uses for a run; by default as many as ``OMNIOP_NUM_THREADS``
+    says, else one for each CPU that the process may use. Results do not depend on it.
     ``fallback``: what happens to a node that none of them can run: "warn" and "silent" give it to the cpu, "error"
     raises.
     ``exclude``: ops to keep off a device, as ``{"opencl": ["Softmax"]}``.

@@ -1,8 +1,8 @@
 """Blocks of a result: its sums stand in scratch memory, in the cache, until the epilogue's kernel has read them.
 
-What works by blocks is called as kernels are, ``i64 name(ptr buffers, ptr context, i64 begin, i64 end)``, with a
-context in place of sizes: a table of int64 numbers and addresses that begins with `Head`. Scratch memory is of the
-stack; it begins with the epilogue's buffers, of which the last is the block, and then come its size arguments.
+What works by blocks is called as kernels are, ``i64 name(ptr buffers, ptr context, i64 begin, i64 end, ptr scratch)``,
+with a context in place of sizes: a table of int64 numbers and addresses that begins with `Head`. Scratch memory begins
+with the epilogue's buffers, of which the last is the block, and then come its size arguments.
 """
 
 from __future__ import annotations
@@ -110,7 +110,6 @@ def define_entry(module: Module, name: str, code: Code) -> None:
     ):
         whole = head.let(f"load ptr, ptr {head.element('%buffers', INT64, word(head, '%context', buffer))}, align 8")
         head.do(f"{pointer} = getelementptr i8, ptr {whole}, i64 {word(head, '%context', start).text}")
-    head.do(f"%scratch = alloca i8, i64 {word(head, '%context', Head.SCRATCH).text}, align 64")
-    first = f"define i64 @{name}(ptr %buffers, ptr %context, i64 %begin, i64 %end) nounwind {{"
+    first = f"define i64 @{name}(ptr %buffers, ptr %context, i64 %begin, i64 %end, ptr %scratch) nounwind {{"
     lines = [first, "entry:", *head.lines, "  br label %work", "work:", *code.lines, "  ret i64 0", "}"]
     module.functions[name] = "\n".join(lines)

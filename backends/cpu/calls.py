@@ -138,7 +138,8 @@ class PlannedCall:
         block = None if self._block is None else built[self._block]
         assert block is None or isinstance(block, CompiledLaunch)
         image = None if self._image is None else built[self._image]
-        return panels.PanelCall(self.call, block, image, other, self.scratch)
+        assert image is None or isinstance(image, CompiledLaunch)
+        return panels.PanelCall(self.call, block, image, other)
 
 
 class _Bound:

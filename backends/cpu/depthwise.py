@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 
 import numpy as np
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_depthwise import ENTRY, FILL, MONOIDS, ROWS, Field, print_depthwise
 from omniop.backends.cpu import jit
-from omniop.backends.cpu.products import ARGUMENTS, WORD, aligned
+from omniop.backends.cpu.products import ARGUMENTS, SPEED, WORD, aligned
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 
@@ -63,6 +64,12 @@ class Depthwise:
     @property
     def points(self) -> int:
         return self.x.shape[0] * -(-self._filters // self._channels) * -(-self._height // self._lines)
+
+    @property
+    def weight(self) -> float:
+        """Nanoseconds of a point."""
+        taps = prod(self.geometry.kernel)
+        return 2 * self._channels * self._lines * self._width * taps / (SPEED * jit.host_target().vector_bits // 32)
 
     def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, object]:
         """See `products.Product.context`."""

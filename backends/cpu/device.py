@@ -92,8 +92,8 @@ class CpuDevice(Device):
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables
 
-    def sequence(self, launches: Sequence[Launched]) -> Sequenced:
-        return sequence(launches)
+    def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
+        return sequence(launches, threads)
 
 
 def _is_tuned(call: Call) -> bool:

@@ -13,7 +13,7 @@ import json
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -98,7 +98,14 @@ def build_printed(
     It is printed when the disk does not have it: what it depends on are the sources of `codegen` and of the printer's
     module, the target, and ``parameters``, by their repr. Its ``code`` is a `MachineCode`. Raises DeviceError.
     """
-    return _engine().function(name, printer, arguments, host_target(), parameters)
+    return build_module({name: arguments}, printer, *parameters)[name]
+
+
+def build_module(
+    functions: Mapping[str, Sequence[Any]], printer: Callable[..., None], *parameters: object
+) -> dict[str, Callable[..., None]]:
+    """`build_printed` for several functions of one module, by name, with their arguments."""
+    return _engine().functions(functions, printer, host_target(), parameters)
 
 
 @cache
@@ -216,16 +223,15 @@ class _Engine:
         head, _, code = entry.partition(b"\n")
         return Printed(**json.loads(head)), code
 
-    def function(
+    def functions(
         self,
-        name: str,
+        wanted: Mapping[str, Sequence[Any]],
         printer: Callable[..., None],
-        arguments: Sequence[Any],
         target: Target,
         parameters: Sequence[object],
-    ) -> Callable[..., None]:
+    ) -> dict[str, Callable[..., None]]:
         source = _source(str(sys.modules[printer.__module__].__file__))
-        key = cache_key(*self._key_parts, name, repr(target), repr(parameters), source)
+        key = cache_key(*self._key_parts, *wanted, repr(target), repr(parameters), source)
         with self._lock:
             try:
                 code = self._cache.get(key)
@@ -235,12 +241,14 @@ class _Engine:
                     code = self._object(str(module))
                     self._cache.put(key, code)
                 self._linked += 1
-                library = _library({name: code}).link(self._linker, f"library{self._linked}")
+                library = _library([code], wanted).link(self._linker, f"library{self._linked}")
             except (RuntimeError, OSError) as error:
-                raise DeviceError(f"cpu: LLVM does not take {name}: {error}") from error
-        function = ctypes.CFUNCTYPE(None, *arguments)(library[name])
-        function.code = MachineCode(key, name, library)  # type: ignore[attr-defined]  # it holds the machine code
-        return function
+                raise DeviceError(f"cpu: LLVM does not take {', '.join(wanted)}: {error}") from error
+        found: dict[str, Callable[..., None]] = {}
+        for name, arguments in wanted.items():
+            found[name] = ctypes.CFUNCTYPE(None, *arguments)(library[name])
+            found[name].code = MachineCode(key, name, library)  # type: ignore[attr-defined]  # it holds the machine code
+        return found
 
     def _link(self, codes: Mapping[str, bytes], kernels: Mapping[str, Kernel]) -> dict[str, MachineCode]:
         """All at once, which takes a third of the time; one by one where that fails, to tell which of them does."""
@@ -249,7 +257,7 @@ class _Engine:
         self._linked += 1
         symbols = {_symbol(key): code for key, code in codes.items()}
         try:
-            library = _library(symbols).link(self._linker, f"library{self._linked}")
+            library = _library(symbols.values(), symbols).link(self._linker, f"library{self._linked}")
         except (RuntimeError, OSError) as error:
             if len(codes) == 1:
                 raise _refused(kernels[next(iter(codes))], error) from error
@@ -276,11 +284,13 @@ def _symbol(key: str) -> str:
     return f"kernel_{key[:32]}"
 
 
-def _library(symbols: Mapping[str, bytes]) -> llvm.JITLibraryBuilder:
-    """Object files and the function of each."""
+def _library(objects: Iterable[bytes], symbols: Iterable[str]) -> llvm.JITLibraryBuilder:
+    """Object files, and the functions of theirs that are wanted."""
     builder = llvm.JITLibraryBuilder().add_current_process()
-    for symbol, code in symbols.items():
-        builder.add_object_img(code).export_symbol(symbol)
+    for code in objects:
+        builder.add_object_img(code)
+    for symbol in symbols:
+        builder.export_symbol(symbol)
     return builder
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.base import Runnable
+from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_depthwise import MONOIDS
 from omniop.backends.cpu import depthwise, fused
 from omniop.backends.cpu.depthwise import Depthwise
-from omniop.backends.cpu.launch import CompiledLaunch, Record
-from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.backends.cpu.launch import CompiledLaunch
+from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.products import Product, convolution, matrix_product, step_through
+from omniop.backends.cpu.program import RecordedWork
+from omniop.backends.cpu.recording import Record, Recording
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
@@ -25,12 +26,9 @@ from omniop.opset.kernel import Call, View
 FEW = 4
 """Columns of a product, below which most of a panel would be idle."""
 MAX_SCRATCH = 1 << 19
-"""Bytes of the stack; a thread may have little of it."""
+"""Bytes of scratch memory, which should stay in the second cache."""
 MAX_SPACE = 3
 """Dims of space of a convolution."""
-
-_KEPT = 256
-"""Sets of sizes that a call remembers."""
 
 
 def suits(call: Call) -> bool | None:
@@ -98,19 +96,7 @@ def is_depthwise(call: Call) -> bool:
     return group > 1 and few and expr.is_const(depth, 1) and expr.is_const(image[1], group)
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """The work for one set of sizes; ``kept`` holds what the context points to."""
-
-    function: Callable[..., None]
-    context: int
-    points: int
-    kept: object
-    image: int = 0
-    """Bytes of a copy of the image, or 0 where it is read as it lies."""
-
-
-class PanelCall:
+class PanelCall(RecordedWork):
     """``epilogue``: the kernel of `fused.block_kernel`, if it needs one; ``image``: that of `fused.copy_kernel` for
     images that it cannot read as they lie; ``otherwise``: what runs sizes that are not for panels."""
 
@@ -118,47 +104,20 @@ class PanelCall:
         self,
         call: Call,
         epilogue: CompiledLaunch | None,
-        image: Runnable | None,
+        image: CompiledLaunch | None,
         otherwise: Runnable | None,
-        scratch: Scratch,
     ) -> None:
+        super().__init__()
         self._call = call
         self._image = image
-        self._scratch = scratch
         self._epilogue = None if epilogue is None else epilogue.kernel
         self._otherwise = otherwise
-        self._pointers = ctypes.c_void_p * (len(call.params) + 1)
-        self._bounds: dict[tuple[int, ...], _Bound | None] = {}
 
-    def __call__(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        bound = self._bound(tuple(sizes))
-        if bound is None:
-            assert self._otherwise is not None
-            self._otherwise(buffers, sizes)
-            return
-        if bound.image and self._image is not None:
-            buffers = [*buffers, self._scratch.buffer("image", bound.image)]
-            self._image(buffers, sizes)
-        pointers = self._pointers(*[b.address for b in buffers])
-        bound.function(ctypes.addressof(pointers), bound.context, 0, bound.points)
+    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        assert self._otherwise is not None
+        self._otherwise(buffers, sizes)
 
-    def record(self, sizes: tuple[int, ...]) -> Record | None:
-        """See `CompiledLaunch.record`."""
-        bound = self._bound(sizes)
-        if bound is None or bound.image:
-            return None
-        function = ctypes.cast(bound.function, ctypes.c_void_p).value  # type: ignore[arg-type]  # one of ctypes
-        assert function is not None
-        return Record(function, bound.context, bound.points, (self, bound))
-
-    def _bound(self, sizes: tuple[int, ...]) -> _Bound | None:
-        if sizes not in self._bounds:
-            if len(self._bounds) >= _KEPT:
-                self._bounds.clear()
-            self._bounds[sizes] = self._bind(sizes)
-        return self._bounds[sizes]
-
-    def _bind(self, sizes: tuple[int, ...]) -> _Bound | None:
+    def record(self, sizes: tuple[int, ...]) -> Recording | None:
         names = size_names(sizes)
         x, *others = (Window(v, names) for v in self._call.operands)
         y = others[0] if others else x
@@ -182,7 +141,18 @@ class PanelCall:
         context, kept = found.context(kernel, *own)
         for k, window in enumerate((a, b, result)):
             context[2 * k : 2 * k + 2] = window.buffer, window.start
-        return _Bound(found.function, context.ctypes.data, found.points, (context, kept), image)
+        work = Record(
+            found.function.code.address,  # type: ignore[attr-defined]  # see `jit.build_printed`
+            context.ctypes.data,
+            found.points,
+            (self, context, kept),
+            weight=found.weight,
+            scratch=int(context[Head.SCRATCH]),
+        )
+        if not image:
+            return Recording((work,))
+        assert self._image is not None
+        return Recording((*self._image.record(sizes).records, work), image)
 
 
 def _convolution(call: Call, x: Window, w: Window, result: Window) -> Product | Depthwise | None:

@@ -33,7 +33,9 @@ ROW_BLOCK = 256
 DIRECT_ROWS = 12
 """Rows of the result up to which the right operand is not packed."""
 
-ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+SPEED = 9.0
+"""Multiplications and additions that one lane does in a nanosecond, about."""
 FRAME_STEP = 4
 """Stride of a window from which on its elements are read side by side, and not its places."""
 WORD = 8
@@ -75,6 +77,12 @@ class Product:
     @property
     def points(self) -> int:
         return len(self.batches) * self.row_blocks * len(self.blocks)
+
+    @property
+    def weight(self) -> float:
+        """Nanoseconds of a point."""
+        run = float((self.blocks[:, BlockWord.LINES] * self.blocks[:, BlockWord.COLUMNS]).mean())
+        return 2 * run * self.rows / self.row_blocks * self.k / (SPEED * tile().lanes)
 
     @property
     def direct(self) -> bool:

@@ -59,7 +59,7 @@ def _switch(default: bool, meaning: str) -> Option:
 _LOG = "messages are Python warnings; a level of 3 or more silences the one about fallbacks"
 
 SESSION_OPTIONS: Mapping[str, Option] = {
-    "intra_op_num_threads": Option(0, "threads of the cpu device, at least 0; 0: all cores", lambda n: n >= 0, int),
+    "intra_op_num_threads": Option(0, "threads of the cpu device, at least 0; 0: one a CPU", lambda n: n >= 0, int),
     "inter_op_num_threads": Option(0, "without effect: nodes run one after another", read=int),
     "execution_mode": Option(
         ExecutionMode.ORT_SEQUENTIAL,

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.cpu import depthwise, jit, products
+from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
@@ -45,11 +46,11 @@ def run(work: products.Product, arrays: list[np.ndarray], pieces: int = 1) -> No
     context, _kept = work.context(0, (), 0)
     for k in range(3):
         context[2 * k] = k
-    assert context[Head.SCRATCH] < 1 << 20  # it is of the stack
+    scratch = HostBuffer(int(context[Head.SCRATCH]))
     buffers = (ctypes.c_void_p * 4)(*[a.ctypes.data for a in arrays])
     cuts = [work.points * k // pieces for k in range(pieces + 1)]
     for first, last in reversed(list(pairwise(cuts))):
-        work.function(ctypes.addressof(buffers), context.ctypes.data, first, last)
+        work.function(ctypes.addressof(buffers), context.ctypes.data, first, last, scratch.address)
 
 
 def close(actual: np.ndarray, expected: np.ndarray, magnitude: np.ndarray) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from omniop.backends.base import Launched, LaunchError
-from omniop.backends.cpu import launch
 from omniop.backends.cpu.sequence import sequence
 from omniop.dispatcher.registry import registry
 from omniop.opset import expr
@@ -38,10 +37,8 @@ def chain(launches: Sequence[Launched], entries: int, x: np.ndarray) -> list[np.
     return found
 
 
-@pytest.mark.parametrize("short", [0, launch.SHORT], ids=["through Python", "compiled"])
 @pytest.mark.parametrize("count", [1, 2, 70])
-def test_each_launch_sees_what_those_before_it_wrote(count: int, short: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "SHORT", short)
+def test_each_launch_sees_what_those_before_it_wrote(count: int) -> None:
     kernels = [plus(float(k % 5)) for k in range(count)]
     runs = DEVICE.build(kernels)
     launches = [Launched(run, (k, k + 1), (11,)) for k, run in enumerate(runs)]

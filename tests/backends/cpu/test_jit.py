@@ -142,7 +142,7 @@ def test_a_function_is_printed_once_for_its_parameters(engine: jit._Engine) -> N
             printed.append(number)
             print_add(module, name, number)
 
-        function = engine.function("add", printer, [ctypes.c_void_p], jit.host_target(), ("add", number))
+        function = engine.functions({"add": [ctypes.c_void_p]}, printer, jit.host_target(), ("add", number))["add"]
         value = ctypes.c_int64(1)
         function(ctypes.addressof(value))
         return value.value

@@ -1,0 +1,130 @@
+"""Launches that compiled code runs in a row, each on one thread or on several."""
+
+from __future__ import annotations
+
+import ctypes
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from omniop.backends.base import LaunchError
+from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.backends.cpu.recording import Recording, tasks_of
+from omniop.backends.cpu.team import functions, team
+from omniop.backends.cpu.team_text import MAX_BUFFERS
+
+_SCRATCH = Scratch()
+"""Of threads that run programs."""
+
+
+_KEPT = 256
+"""Sets of sizes that built work remembers."""
+
+
+class RecordedWork(ABC):
+    """Built work that compiled code runs. Called alone, it is a program of one launch on the calling thread."""
+
+    def __init__(self) -> None:
+        self._recordings: dict[tuple[int, ...], Recording | None] = {}
+        self._programs: dict[tuple[int, ...], Program] = {}
+
+    def recording(self, sizes: tuple[int, ...]) -> Recording | None:
+        """The launch for these sizes; None when it has to be called."""
+        if sizes not in self._recordings:
+            if len(self._recordings) >= _KEPT:
+                self._recordings.clear()
+                self._programs.clear()
+            self._recordings[sizes] = self.record(sizes)
+        return self._recordings[sizes]
+
+    @abstractmethod
+    def record(self, sizes: tuple[int, ...]) -> Recording | None:
+        """What `recording` keeps."""
+
+    def __call__(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        key = tuple(sizes)
+        program = self._programs.get(key)
+        if program is None:
+            recording = self.recording(key)
+            if recording is None:
+                self.call(buffers, sizes)
+                return
+            program = self._programs[key] = Program([Recorded(tuple(range(len(buffers))), recording)], 1)
+        program(buffers)
+
+    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        """Runs the launch for sizes that have no recording."""
+        raise NotImplementedError
+
+
+class Recorded(NamedTuple):
+    """A launch on buffers of a run's table."""
+
+    buffers: tuple[int, ...]
+    recording: Recording
+
+
+class Program:
+    """``launches`` on at most ``threads`` threads. ``first``: the first one's place among those of a sequence.
+
+    A call takes a table of buffers. It raises LaunchError when there is no memory for scratch.
+    """
+
+    def __init__(self, launches: Sequence[Recorded], threads: int, first: int = 0) -> None:
+        entries = list(dict.fromkeys(k for x in launches for k in x.buffers))
+        place = {entry: k for k, entry in enumerate(entries)}
+        numbers: list[int] = []
+        places: list[int] = []
+        several = False
+        for buffers, recording in launches:
+            own = [place[k] for k in buffers]
+            if recording.workspace:
+                own.append(len(entries))
+            assert len(own) <= MAX_BUFFERS
+            for record in recording.records:
+                chunk, tasks = tasks_of(record, threads)
+                several |= tasks > 1
+                numbers += (record.function, record.context, record.points, len(own), chunk, tasks, record.scratch)
+                places += own
+        count = sum(len(x.recording.records) for x in launches)
+        wanted = [max((r.scratch for r in x.recording.records), default=0) for x in launches]
+        shared = [x.recording.workspace for x in launches]
+        self._scratch, self._workspace = max(wanted, default=0), max(shared, default=0)
+        self._neediest = first + wanted.index(self._scratch), first + shared.index(self._workspace)
+        self._threads = threads if several else 1
+        self._keeps = [x.recording for x in launches]
+        self._records = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
+        self._places = (ctypes.c_int64 * max(1, len(places)))(*places)
+        self._head = (ctypes.c_int64 * 3)(ctypes.addressof(self._records), count, ctypes.addressof(self._places))
+        self._address = ctypes.addressof(self._head)
+        self._entries = entries
+        self._addresses = ctypes.c_int64 * (len(entries) + 1)
+        self._run = functions()["program"]
+
+    def __call__(self, table: Sequence[HostBuffer]) -> None:
+        addresses = [table[k].address for k in self._entries]
+        own = 0
+        if self._workspace:
+            addresses.append(self._hold("workspace", self._workspace, self._neediest[1]))
+        if self._scratch:
+            own = self._hold("scratch", self._scratch, self._neediest[0])
+        if self._threads == 1:
+            self._run(self._address, self._addresses(*addresses), own, 0, 1, 0, 0)
+            return
+        helpers = team()
+        threads = helpers.gather(self._threads)
+        try:
+            memory = helpers.memory(self._scratch)
+        except MemoryError as error:
+            raise LaunchError(self._neediest[0], error) from error
+        self._run(
+            self._address, self._addresses(*addresses), own, helpers.control, threads, memory.address, memory.stride
+        )
+
+    @staticmethod
+    def _hold(name: str, nbytes: int, position: int) -> int:
+        """The address of memory of this thread's."""
+        try:
+            return _SCRATCH.buffer(name, nbytes).address
+        except MemoryError as error:
+            raise LaunchError(position, error) from error

@@ -1,0 +1,131 @@
+"""The process's worker team: Python threads that stay in compiled code, without the GIL, and help who has the lease.
+
+`team_text` has the code. One program at a time has the team; others run on their own threads meanwhile.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import platform
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+from omniop.backends.cpu import jit, team_text
+from omniop.backends.cpu.memory import HostBuffer
+from omniop.opset.errors import DeviceError
+
+VARIABLE = "OMNIOP_NUM_THREADS"
+"""The environment variable that says how many threads a session has that does not say so itself."""
+_PAGE = 4096
+"""Workers' scratch memory begins at one: no two write to one line, and each is where its worker is."""
+_GOODBYE = 5.0
+"""Seconds that the process's end waits for a worker."""
+
+
+def default_threads() -> int:
+    """As the environment says, else a thread for each CPU that the process may use. Raises DeviceError."""
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted:
+        if not (wanted.isdecimal() and int(wanted)):
+            raise DeviceError(f"{VARIABLE} is a number of threads, at least 1, not {wanted!r}")
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerMemory(NamedTuple):
+    """Scratch memory: where the first worker's begins, and bytes from one worker's to the next one's."""
+
+    address: int
+    stride: int
+    keeps: HostBuffer | None = None
+
+
+class Team:
+    """The workers, started when they are first wanted."""
+
+    def __init__(self) -> None:
+        self._control = HostBuffer(8 * team_text.WORDS)
+        self._control.bytes[:] = 0
+        self.control = self._control.address
+        """Address of the block of memory that the threads meet in."""
+        self._lock = threading.Lock()
+        self._workers: list[threading.Thread] = []
+        self._most = team_text.MAX_THREADS if team_text.available() else 1
+        self._memory = WorkerMemory(0, 0)
+
+    def gather(self, threads: int) -> int:
+        """How many threads, at most ``threads``, can run a program: the caller and that many workers less one."""
+        if threads <= len(self._workers) + 1:
+            return threads
+        with self._lock:
+            while len(self._workers) + 1 < min(threads, self._most):
+                worker = threading.Thread(
+                    target=functions()["worker"],
+                    args=(self.control, len(self._workers) + 1),
+                    name=f"omniop-{len(self._workers) + 1}",
+                    daemon=True,
+                )
+                try:
+                    worker.start()
+                except RuntimeError:  # the system has no more threads, or the process is ending
+                    self._most = len(self._workers) + 1
+                    break
+                self._workers.append(worker)
+            return min(threads, len(self._workers) + 1)
+
+    def memory(self, nbytes: int) -> WorkerMemory:
+        """Scratch memory for every worker, of at least ``nbytes`` each. Raises MemoryError."""
+        held = self._memory
+        if nbytes <= held.stride and held.keeps is not None and len(held.keeps) >= len(self._workers) * held.stride:
+            return held
+        with self._lock:
+            stride = -(-max(nbytes, held.stride) // _PAGE) * _PAGE
+            buffer = HostBuffer(len(self._workers) * stride + _PAGE)
+            self._memory = WorkerMemory(-(-buffer.address // _PAGE) * _PAGE, stride, buffer)
+            return self._memory
+
+    def dismiss(self) -> None:
+        """End the workers: no code may be freed under them. Programs run on their own threads from here on."""
+        with self._lock:
+            self._most = 1
+            if self._workers:
+                functions()["stop"](self.control)
+            for worker in self._workers:
+                worker.join(_GOODBYE)
+
+
+_team = Team()
+
+
+def team() -> Team:
+    """This process's."""
+    return _team
+
+
+@cache
+def functions() -> dict[str, Callable[..., None]]:
+    """``program``, ``worker`` and ``stop``; see `team_text`."""
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    wanted = {"program": [*[pointer] * 4, number, pointer, number]}
+    if team_text.available():
+        wanted |= {"worker": [pointer, number], "stop": [pointer]}
+    return jit.build_module(wanted, team_text.print_team, platform.machine())
+
+
+def _forget() -> None:
+    """A forked child has the team's memory and none of its threads."""
+    global _team
+    _team = Team()
+
+
+@atexit.register
+def _dismiss() -> None:
+    _team.dismiss()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
