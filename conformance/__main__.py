@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from omniop.conformance import report as terminal
-from omniop.conformance.cases import KINDS
+from omniop.conformance.cases import KINDS, LEVELS
 from omniop.conformance.engines import Fallback
 from omniop.conformance.oracles import ENGINES
 from omniop.conformance.record import Report, lost_passes
@@ -28,6 +28,7 @@ def main(
     context: typer.Context,
     device: Annotated[str, typer.Option(help="The device that omniop runs on.")] = "cpu",
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
+    level: Annotated[list[str] | None, typer.Option(help=f"Only this level, repeatable: {', '.join(LEVELS)}.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help=f"Only a sample of {QUICK} cases of all kinds.")] = False,
     full: Annotated[
@@ -69,6 +70,8 @@ def main(
 ) -> None:
     """Run ONNX's conformance cases and our own on a device.
 
+    Levels: L0 asks for memory and each operation of the kernels at its edges, L1 for every operator.
+
     Exit status: 0 nothing went wrong (what is unsupported, and what was expected to fail, did not); 1 a case failed,
     crashed or hung, passed against expectation, an expectation is stale, the device is not there, or fewer than
     --min-pass or --baseline ask for; 2 a wrong option.
@@ -86,7 +89,18 @@ def main(
     if quick and full:
         raise typer.BadParameter("give one of --quick and --full")
     settings = Settings(
-        *(device, filter, tuple(kind or KINDS), sample, _shard(shard), fallback, fold, oracle, jobs, timeout),
+        *(
+            device,
+            filter,
+            _kinds(level or [], kind or []),
+            sample,
+            _shard(shard),
+            fallback,
+            fold,
+            oracle,
+            jobs,
+            timeout,
+        ),
         expect=tuple(expect or ()),
         extent="quick" if quick else "full" if full else "usual",
         strict=strict,
@@ -114,6 +128,13 @@ def _disappoints(report: Report, min_pass: int, earlier: Report | None) -> bool:
     if lost:
         terminal.print_results(lost, f"{len(lost)} cases passed before and do not now")
     return bool(report.wrong or report.stale or report.counts["unavailable"] or passed < min_pass or lost)
+
+
+def _kinds(levels: list[str], kinds: list[str]) -> tuple[str, ...]:
+    """The kinds of the levels and the kinds that are named; those of all levels where none is."""
+    if unknown := set(levels) - set(LEVELS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(LEVELS)}", param_hint="--level")
+    return tuple(dict.fromkeys([*(kind for level in levels for kind in LEVELS[level]), *kinds])) or KINDS
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,8 +1,9 @@
-"""The conformance cases: ONNX's own, straight from the installed ``onnx`` package, and some of ours.
+"""The conformance cases: ONNX's own, straight from the installed ``onnx`` package, and ours.
 
 ONNX's are of five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
-``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). The sixth,
-``edge``, is ours: `omniop.conformance.edge`; and so is the seventh, ``own``: `omniop.conformance.own`.
+``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). Ours of
+operators are ``edge`` (`omniop.conformance.edge`) and ``own`` (`omniop.conformance.own`); ``memory`` and ``prim`` ask a
+device itself (`omniop.conformance.prim`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +26,22 @@ from onnx import numpy_helper
 from omniop.conformance.archive import DATA, case_archive, light_file, read_index
 from omniop.conformance.samples.catalogue import catalogue
 from omniop.conformance.tolerance import Relative, Tolerance
+from omniop.conformance.verdict import Error, Facts
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator", "light", "edge", "own")
+ONNX = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
+"""The kinds that are ONNX's; all others are ours."""
+
+LEVELS: Mapping[str, tuple[str, ...]] = {
+    "L0": ("memory", "prim"),
+    "L1": (*ONNX, "edge", "own"),
+}
+"""What is asked of a device, from the bottom up, by the kinds of cases that ask it. L0: its memory, and every operation
+of its kernels, at their edges. L1: every operator."""
+
+KINDS = tuple(kind for kinds in LEVELS.values() for kind in kinds)
 """Every kind of case, in the order in which they are listed."""
 
-OWN = ("edge", "own")
-"""The kinds that are ours; all others are ONNX's."""
+OWN = tuple(kind for kind in KINDS if kind not in ONNX)
 
 _RTOL, _ATOL = 1e-3, 1e-7
 
@@ -116,6 +127,23 @@ class Case:
             return None
 
 
+class Asked(NamedTuple):
+    """What a device answered: why that is wrong ("" where it is right), how far off it was, and how it ran."""
+
+    reason: str
+    error: Error | None = None
+    facts: Facts = Facts()
+
+
+class DeviceCase(Case):
+    """A case that asks a device itself, in ways of its own, and not an engine that runs models."""
+
+    def ask(self, device: str) -> Asked:
+        """Ask the device of that name. Raises UnsupportedError or PlacementError where it declines, anything else for
+        what it gets wrong."""
+        raise NotImplementedError
+
+
 class LightCase(Case):
     """A network without trained weights: constant weights, a ramp as input, the outputs that onnx recorded."""
 
@@ -157,6 +185,13 @@ def _list(kind: str) -> Iterable[Case]:
         from omniop.conformance.own import OwnCase
 
         yield from (OwnCase(name, kind, sample.key, sample.dtypes) for name, sample in catalogue().items())
+        return
+    if kind in LEVELS["L0"]:
+        from omniop.conformance.prim import table
+        from omniop.conformance.prim.case import PrimCase
+
+        found = (check for check in table.catalogue().values() if check.kind == kind)
+        yield from (PrimCase(check.name, kind, check.key, check.dtypes) for check in found)
         return
     archive = str(case_archive())
     for name, (op, dtypes) in read_index(archive)[kind].items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -24,23 +25,32 @@ from omniop.opset.host_nature import HOST_BY_NATURE
 Fallback = Literal["warn", "error", "silent"]
 
 
-def omniop_engine(device: str, fallback: Fallback = "error", *, fold: bool = False, strict: bool = False) -> Engine:
+@dataclass(frozen=True)
+class OmniopEngine:
     """omniop itself on ``device``, in suite mode unless ``fold``, in all the ways of `omniop.conformance.strict` if
-    ``strict``; the engine can be pickled."""
-    return functools.partial(_prepare, device=device, fallback=fallback, fold=fold, strict=strict)
+    ``strict``. An engine of the suite that can be pickled."""
+
+    device: str
+    fallback: Fallback = "error"
+    fold: bool = False
+    strict: bool = False
+
+    def __call__(self, model: onnx.ModelProto) -> Prepared:
+        import omniop
+
+        fed, constants = (model, {}) if self.fold else feed_constants(model)
+        guard = _guard(self.device) if self.strict else None
+        session = omniop.load(fed, device=guard.device.name if guard else self.device, fallback=self.fallback)
+        prepared = _OmniopRun(session, constants, _has_strings(model))
+        if guard is None:
+            return prepared
+        drawn = any(HOST_BY_NATURE.get(node.op_type) == "numpy's random draws" for node in model.graph.node)
+        return StrictRun(prepared, guard, drawn=drawn)
 
 
-def _prepare(model: onnx.ModelProto, device: str, fallback: Fallback, fold: bool, strict: bool) -> Prepared:
-    import omniop
-
-    fed, constants = (model, {}) if fold else feed_constants(model)
-    guard = _guard(device) if strict else None
-    session = omniop.load(fed, device=guard.device.name if guard else device, fallback=fallback)
-    prepared = _OmniopRun(session, constants, _has_strings(model))
-    if guard is None:
-        return prepared
-    drawn = any(HOST_BY_NATURE.get(node.op_type) == "numpy's random draws" for node in model.graph.node)
-    return StrictRun(prepared, guard, drawn=drawn)
+def omniop_engine(device: str, fallback: Fallback = "error", *, fold: bool = False, strict: bool = False) -> Engine:
+    """See `OmniopEngine`."""
+    return OmniopEngine(device, fallback, fold, strict)
 
 
 @functools.cache
@@ -48,7 +58,8 @@ def _guard(device: str) -> Guard:
     """The guarded twin of a device, registered under a name of its own."""
     from omniop.dispatcher.registry import registry
 
-    guard = Guard(registry().device(device))
+    inner = registry().device(device)
+    guard = Guard(inner, f"strict-{inner.name.replace(':', '-')}")
     registry().register(GuardBackend(guard), trusted=True)
     return guard
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from omniop.conformance.record import Report
-from omniop.conformance.table import by_kind
+from omniop.conformance.table import DTYPES, by_kind, worst_ulps
 from omniop.conformance.verdict import STATUSES, Result
 
 
@@ -20,6 +20,7 @@ def markdown_text(report: Report) -> str:
         _section("Wrong", report.wrong),
         _section("Expected to fail", [r for r in report.results if r.verdict.status == "xfail"]),
         _reasons([r for r in report.results if r.verdict.status in ("unsupported", "unavailable")]),
+        _accuracy(report),
         _host(report),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -45,6 +46,18 @@ def _reasons(results: Iterable[Result]) -> str:
         groups[_line(result.verdict.reason)].append(f"`{result.name}`")
     lines = [f"- {reason}: {', '.join(names)}" for reason, names in sorted(groups.items())]
     return "\n".join(["## Unsupported\n", *lines]) if lines else ""
+
+
+def _accuracy(report: Report) -> str:
+    found = worst_ulps(report.results)
+    if not found:
+        return ""
+    known = sorted({dtype for row in found.values() for dtype in row}, key=DTYPES.index)
+    rows = [["function", *known], ["---", *["---:"] * len(known)]]
+    for function, row in found.items():
+        rows.append([function, *(f"{row[d][0]:.2f} of {row[d][1]:g}" if d in row else "" for d in known)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## Worst error of functions, in units in the last place\n\n{table}"
 
 
 def _host(report: Report) -> str:

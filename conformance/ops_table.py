@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from omniop.conformance.cases import OWN
+from omniop.conformance.cases import LEVELS, OWN
 from omniop.conformance.record import Report
 from omniop.conformance.table import DTYPES
 
@@ -34,7 +35,11 @@ many of how many. The dtypes are those that the cases have. This page is drawn f
 
 
 def take(record: Record, report: Report) -> Record:
-    """``record`` with what ``report`` says of its device in place of what it held. ValueError for another onnx."""
+    """``record`` with what ``report`` says of operators on its device in place of what it held. ValueError for another
+    onnx, and for a report that is about no operator."""
+    report = replace(report, results=tuple(r for r in report.results if r.kind in LEVELS["L1"]))
+    if not report.results:
+        raise ValueError("the report has no case of an operator")
     version, name = report.versions["onnx"], report.device.get("name", report.target)
     if record and record["onnx"] != version:
         raise ValueError(f"the report is of onnx {version}, the table of {record['onnx']}; start a new table")
@@ -63,7 +68,7 @@ def _totals(report: Report) -> dict[str, Any]:
     return {
         "passed": report.counts["pass"],
         "run": len(report.results),
-        **{kind: kinds[kind] for kind in OWN},
+        **{kind: kinds[kind] for kind in OWN if kind in LEVELS["L1"]},
         "sample": int(report.settings.get("sample", 0)),
     }
 

@@ -12,17 +12,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from omniop.conformance.cases import KINDS, OWN
 from omniop.conformance.diff import diff
 from omniop.conformance.record import Report
-from omniop.conformance.table import by_kind
+from omniop.conformance.table import ONNXS_OWN, by_kind, worst_ulps
 from omniop.conformance.verdict import STATUSES, Result
 
 _STYLES = {
     **{"pass": "green", "fail": "red", "crash": "bold red", "timeout": "magenta", "unsupported": "yellow"},
     **{"xfail": "cyan", "xpass": "bold magenta", "unavailable": "dim"},
 }
-_LAST_OF_ONNX = next(kind for kind in reversed(KINDS) if kind not in OWN)
 _ALWAYS = ("pass", "fail", "unsupported")
 _REASON_WIDTH = 90
 
@@ -67,6 +65,10 @@ def summarise(report: Report, reasons: int = 20) -> None:
     left = Counter(why for result in results for why in result.verdict.facts.fallbacks)
     if left:
         console.print(f"[red]left the device:[/] {escape('; '.join(f'{why} ({n})' for why, n in left.most_common()))}")
+    ulps = {f"{f} {d}": pair for f, row in worst_ulps(results).items() for d, pair in row.items()}
+    if ulps:
+        name, (ulp, limit) = max(ulps.items(), key=lambda item: item[1][0] / item[1][1])
+        console.print(f"functions: the nearest to its limit is {name}, {ulp:.2f} of {limit:g} ulp", style="dim")
     for line in report.stale:
         console.print(f"[red]stale:[/] {escape(line)}")
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -121,7 +123,7 @@ def _kinds_table(report: Report) -> Table:
         counts = Counter(result.verdict.status for result in found)
         seconds = sum(result.verdict.cpu_seconds for result in found)
         cells = [str(counts[status]) for status in statuses]
-        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == _LAST_OF_ONNX)
+        table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == ONNXS_OWN)
     return table
 
 

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from omniop.conformance.cases import Case
+from omniop.conformance.cases import Case, DeviceCase
 from omniop.conformance.compare import compare_outputs, error_of
 from omniop.conformance.distribution import judge_choices, judge_draws, judge_mask, judge_values
-from omniop.conformance.engines import Fallback, omniop_engine
+from omniop.conformance.engines import Fallback, OmniopEngine, omniop_engine
 from omniop.conformance.expectations import DRAWS
 from omniop.conformance.oracles import Engine, Prepared
 from omniop.conformance.verdict import Error, Facts, Result, Telling, Verdict
@@ -37,6 +37,8 @@ def _verdict(case: Case, engine: Engine) -> Verdict:
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
+            if isinstance(case, DeviceCase):
+                return _answer(case, engine)
             if case.refused:
                 return _refusal(case, engine)
             prepared = engine(case.model)
@@ -48,6 +50,14 @@ def _verdict(case: Case, engine: Engine) -> Verdict:
         reason = f"{type(fault).__name__}: {fault}"
         return Verdict("fail", reason, trace=traceback.format_exc())
     reason = reason or "; ".join(facts.fallbacks)
+    return Verdict("fail" if reason else "pass", reason, error=error, facts=facts)
+
+
+def _answer(case: DeviceCase, engine: Engine) -> Verdict:
+    """What a case makes of the engine's device."""
+    if not isinstance(engine, OmniopEngine):
+        raise UnsupportedError("this case asks a device, and an oracle has none")
+    reason, error, facts = case.ask(engine.device)
     return Verdict("fail" if reason else "pass", reason, error=error, facts=facts)
 
 

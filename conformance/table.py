@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from omniop.conformance.cases import KINDS, OWN
+from omniop.conformance.cases import KINDS, ONNX
+from omniop.conformance.tolerance import ulp_limit
 from omniop.conformance.verdict import Result
+from omniop.opset import dtype as dtypes
 
-_ONNX = "ONNX's own"
+ONNXS_OWN = "ONNX's own"
+"""The row that sums up ONNX's kinds."""
 
 Cells = Mapping[str, Mapping[str, Counter[str]]]
 
@@ -27,12 +30,9 @@ def by_kind(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     rows = [(kind, found) for kind, found in rows if found]
     if len(rows) == 1:
         return rows
-    ours = [row for row in rows if row[0] in OWN]
-    if not ours:
-        return [*rows, (_ONNX, list(results))]
-    theirs = rows[: len(rows) - len(ours)]
-    onnx = [(_ONNX, [result for _, found in theirs for result in found])] if len(theirs) > 1 else []
-    return [*theirs, *onnx, *ours, ("all", list(results))]
+    theirs, ours = [row for row in rows if row[0] in ONNX], [row for row in rows if row[0] not in ONNX]
+    onnx = [(ONNXS_OWN, [result for _, found in theirs for result in found])] if len(theirs) > 1 else []
+    return [*theirs, *onnx, *ours, *([("all", list(results))] if ours else [])]
 
 
 def operator_cells(results: Iterable[Result]) -> Cells:
@@ -45,6 +45,17 @@ def operator_cells(results: Iterable[Result]) -> Cells:
         for dtype in result.dtypes if result.op else ():
             cells[result.op][dtype][result.verdict.status] += 1
     return {op: cells[op] for op in sorted(cells, key=lambda op: ("::" in op, op.lower()))}
+
+
+def worst_ulps(results: Iterable[Result]) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+    """By function of the kernel IR and dtype: the worst error in units in the last place that its ``_ulp`` case met,
+    and the limit."""
+    found: dict[str, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for result in results:
+        if result.kind == "prim" and result.name.endswith("_ulp") and result.verdict.error:
+            function, dtype = result.op.rpartition("::")[2], result.dtypes[0]
+            found[function][dtype] = result.verdict.error.ulp, ulp_limit(function, dtypes.of_name(dtype))
+    return found
 
 
 def columns(cells: Cells) -> list[str]:

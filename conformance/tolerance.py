@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from omniop.conformance.samples.drawing import limits_of
+from omniop.opset.dtype import DType
 
 _BFLOAT16_RTOL = 2.0**-6
 """Two units in the last place of bfloat16, as onnx's own runner allows."""
@@ -88,10 +89,13 @@ EXACT = Ulps(0)
 _OPENCL: Mapping[str, float] = {
     **{"Div": 2.5, "Reciprocal": 2.5, "Mod": 0, "Sqrt": 3, "Exp": 3, "Log": 3, "Pow": 16, "Erf": 16},
     **{"Sin": 4, "Cos": 4, "Tan": 5, "Asin": 4, "Acos": 4, "Atan": 5},
-    **{"Sinh": 4, "Cosh": 4, "Tanh": 5, "Asinh": 4, "Acosh": 4, "Atanh": 5},
+    **{"Sinh": 4, "Cosh": 4, "Tanh": 5, "Asinh": 4, "Acosh": 4, "Atanh": 5, "Atan2": 6},
 }
 """What OpenCL 3.0 asks of float32's functions, full profile (OpenCL C specification, relative error as ULPs): the
 widest of the limits that conformant devices keep. In narrower dtypes they are computed in float32 and rounded."""
+
+_ROUNDED = ("Div", "Sqrt")
+"""Correctly rounded in float64, by the same specification."""
 
 _COMPOSED: Mapping[str, tuple[float, float]] = {
     # A few roundings of an exponential, each below the limits above; 1 + erf and 1 + tanh cancel for negative x.
@@ -143,6 +147,23 @@ def tolerance_of(op: str) -> Tolerance:
     if name in _COMPOSED:
         return Ulps(*_COMPOSED[name], coarse=name in _COARSE)
     return EXACT
+
+
+def ulp_limit(function: str, dtype: DType) -> float:
+    """How many units in the last place a function of the kernel IR (`omniop.opset.alu`) may be off its exact value.
+
+    Half of one where it is rounded correctly, OpenCL's limits elsewhere, and one in dtypes rounded from float32.
+    """
+    name = function.capitalize()
+    if name not in _OPENCL or (dtype.bits == 64 and name in _ROUNDED):
+        return 0.5
+    return float(_OPENCL[name]) if dtype.bits >= 32 else 1.0
+
+
+def tolerance_of_function(function: str, dtype: DType) -> Tolerance:
+    """The same against an expected value that was rounded."""
+    limit = ulp_limit(function, dtype)
+    return EXACT if limit <= 0.5 else Ulps(limit)
 
 
 _COARSE = ("GridSample", "DeformConv", "Adam", "Adagrad", "Momentum")

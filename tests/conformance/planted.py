@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
 
+from omniop.backends.array_eval import size_names
 from omniop.backends.base import Backend, Buffer, Device, Runnable
 from omniop.backends.reference import ReferenceDevice
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.oracles import Engine, Feeds, Outputs, Prepared
+from omniop.opset import expr
 from omniop.opset.kernel import Kernel, Work
 
 
@@ -60,14 +66,63 @@ def forgets_the_last(device: ReferenceDevice) -> None:
 
 def _cut_short(kernel: Kernel, run: Runnable) -> Runnable:
     def cut(buffers: Sequence[Buffer], sizes: Sequence[int]) -> None:
-        written = [(b, p) for b, p in zip(buffers, kernel.params, strict=True) if p.written]
-        before = [b[-p.dtype.itemsize :].copy() for b, p in written]
+        extents = [expr.evaluate(axis.args[0], size_names(sizes)) for axis in kernel.axes]
+        written = [(b, p.dtype.itemsize) for b, p in zip(buffers, kernel.params, strict=True) if p.written]
+        last = [buffer[(math.prod(extents) - 1) * size :][:size] for buffer, size in written]
+        before = [element.copy() for element in last]
         run(buffers, sizes)
-        for (buffer, param), old in zip(written, before, strict=True):
-            if len(buffer) // param.dtype.itemsize % 8:
-                buffer[-param.dtype.itemsize :] = old
+        for element, old in zip(last, before, strict=True):
+            if math.prod(extents) % 8:
+                element[:] = old
 
     return cut
+
+
+def loses_updates(device: ReferenceDevice) -> None:
+    """A race in a kernel: two threads add to the same places, neither waiting for what the other has read."""
+
+    def combine(name: str, flat: Any, offsets: Any, values: Any) -> None:
+        offsets, values = (x.reshape(-1) for x in np.broadcast_arrays(offsets, values))
+        both_have_read = Barrier(2)
+
+        def half(part: int) -> None:
+            mine = flat.copy()
+            NUMPY.combine(name, mine, offsets[part::2], values[part::2])
+            both_have_read.wait()
+            flat[offsets[part::2]] = mine[offsets[part::2]]
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(half, range(2)))
+
+    device.ops = dataclasses.replace(NUMPY, combine=combine)
+
+
+def shares_scratch(device: ReferenceDevice) -> None:
+    """A race between runs: every kernel's result goes by way of one scratch buffer that all threads share."""
+    build = device.build
+    scratch = np.empty(1 << 20, np.uint8)
+
+    def broken(works: Sequence[Work]) -> list[Runnable]:
+        return [_by_way_of(scratch, run) for run in build(works)]
+
+    device.build = broken  # type: ignore[method-assign]
+
+
+def _by_way_of(scratch: np.ndarray, run: Runnable) -> Runnable:
+    def slow(buffers: Sequence[Buffer], sizes: Sequence[int]) -> None:
+        run(buffers, sizes)
+        result = buffers[-1]
+        scratch[: len(result)] = result
+        time.sleep(0.02)
+        result[:] = scratch[: len(result)]
+
+    return slow
+
+
+def sloppy_exp(device: ReferenceDevice) -> None:
+    """An exponential with the digits of a float16, which no tolerance for networks would notice."""
+    exp = NUMPY.alu["exp"]
+    device.ops = dataclasses.replace(NUMPY, alu={**NUMPY.alu, "exp": lambda x: exp(x) * x.dtype.type(1 + 2**-12)})
 
 
 def squeezes_empty(device: str) -> Engine:
@@ -93,4 +148,7 @@ BUGS: Mapping[str, Callable[[ReferenceDevice], None]] = {
     "ignores_nan": ignores_nan,
     "reduces_past_nan": reduces_past_nan,
     "forgets_the_last": forgets_the_last,
+    "loses_updates": loses_updates,
+    "sloppy_exp": sloppy_exp,
 }
+"""Bugs that an ordinary run finds; `shares_scratch` takes a strict one."""

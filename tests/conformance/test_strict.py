@@ -15,7 +15,7 @@ from omniop.conformance.runner import judge
 from omniop.conformance.strict import strided
 from omniop.dispatcher.registry import registry
 from omniop.opset.kernel import Work
-from tests.conformance.planted import Planted
+from tests.conformance.planted import Planted, shares_scratch
 
 OWN = load_cases("^own_(add|matmul|softmax|transpose|concat|topk|reducesum)_", kinds=["own"])
 
@@ -53,6 +53,14 @@ def test_a_write_behind_a_buffer_is_found(plant: Callable[[Planted], str]) -> No
     status, reason = verdict(name)
     assert status == "fail"
     assert "behind a buffer of 96 bytes was overwritten" in reason
+
+
+def test_a_race_between_runs_is_found(plant: Callable[[Planted], str]) -> None:
+    """Alone, every run is right."""
+    name = plant(Planted("shares_scratch", shares_scratch))
+    case = next(case for case in OWN if case.name.startswith("own_add_14_float32_2x3x4_4"))
+    assert judge(case, omniop_engine(name)).status == "pass"
+    assert verdict(name) == ("fail", "UnsoundError: output 'y0' is another in two threads at once")
 
 
 def test_a_sound_backend_passes_on_strides_and_threads(device: str) -> None:
