@@ -54,7 +54,7 @@ def _terms_of_structured(prim: str, definition: Definition) -> Expr:
     assert isinstance(definition, Structured)
     if prim == "contract":
         return as_expr(definition.operands[0].shape[-1])
-    if prim == "conv":
+    if prim in ("conv", "integer_conv"):
         return _elements(definition.operands[1].shape[1:])
     return _elements(definition.attr("kernel")) if prim == "window_reduce" else expr.index(1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from omniop.opset import expr, prims
 from omniop.opset.definitions import Scatter, Structured, Tensor, TensorCarry, TensorStore
+from omniop.opset.dtype import INT32
 from omniop.opset.expr import Expr
 from omniop.opset.sym import Dim, as_expr, product
 
@@ -105,6 +106,15 @@ def conv_contract(d: Structured) -> Sequence[Tensor]:
     columns = prims.reshape(columns, [x.shape[0], group, depth, area])
     weights = prims.reshape(w, [1, group, w.shape[0] // group, depth])
     return [prims.reshape(prims.contract(weights, columns, out.dtype), out.shape)]
+
+
+@expansion("integer_conv", LOOPS, ARRAYS)
+def integer_conv(d: Structured) -> Sequence[Tensor]:
+    """A convolution of int32: what is padded is then 0."""
+    x, w, zero = d.operands
+    centred = prims.elementwise(lambda e, z: expr.cast(e, INT32) - expr.cast(z, INT32), x, zero)
+    operands = (centred, prims.cast(w, INT32))
+    return prims.structured("conv", operands, [(d.outputs[0].shape, INT32)], **dict(d.attrs))
 
 
 @expansion("window_reduce", LOOPS, ARRAYS)

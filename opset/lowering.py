@@ -95,6 +95,11 @@ class Node:
             return host_value(definition.array, tensor.dtype)
         raise NeedsHost(tensor, key)
 
+    def is_zero(self, tensor: Tensor) -> bool:
+        """Whether it is a constant of zeros, as zero points of weights mostly are."""
+        definition = tensor.definition
+        return isinstance(definition, Source) and definition.array is not None and not definition.array.any()
+
     def ints(self, position: int) -> list[Dim] | None:
         """A host operand of integers as a flat list; None when it is absent."""
         value = self.host(position)

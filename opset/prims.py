@@ -8,7 +8,8 @@
 - ``scatter``: stores at computed places, combining or not; with a sequential axis, in order, or once after a fold.
 
 **Structured** prims, which a device may take whole and which otherwise expand (`omniop.opset.expand`): conv,
-window_reduce, sort, prefix. **repeat** runs a body a number of times; the dispatcher runs it.
+integer_conv (operands ``x, w, zero``: of narrow integers, x counted from ``zero``, sums in int32), window_reduce, sort,
+prefix. **repeat** runs a body a number of times; the dispatcher runs it.
 
 Empty dims: nothing with 0 elements is ever computed. A reduce over an empty axis gives the monoid's identity, a
 contract with K = 0 gives 0, an index out of range never touches memory.

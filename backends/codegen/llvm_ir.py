@@ -31,12 +31,14 @@ class Target:
     """What printed code may count on.
 
     ``vector_bits``: width of a vector register. ``masked_bits``: element widths that have masked loads and stores.
-    ``fma``: fused multiply-add is an instruction (without it the math functions are libm's).
+    ``fma``: fused multiply-add is an instruction (without it the math functions are libm's). ``dots``: instructions
+    that add up products of narrow elements, of those that `llvm_dot` knows.
     """
 
     vector_bits: int
     masked_bits: frozenset[int] = frozenset()
     fma: bool = True
+    dots: frozenset[str] = frozenset()
 
 
 def type_of(dtype: DType, lanes: int = 1) -> str:

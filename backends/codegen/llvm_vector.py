@@ -87,10 +87,16 @@ def load_square(code: Code, pointers: Sequence[str], dtype: DType) -> list[Value
     each."""
     size = len(pointers)
     held = UINT8 if dtype is BOOL else dtype
-    rows = [load(code, pointer, held, size) for pointer in pointers]
-    for _ in range(size.bit_length() - 1):
-        rows = [v for a, b in zip(rows[: size // 2], rows[size // 2 :], strict=True) for v in code.interleave(a, b)]
+    rows = transposed(code, [load(code, pointer, held, size) for pointer in pointers])
     return [_from_memory(code, row.text, dtype, size) for row in rows]
+
+
+def transposed(code: Code, rows: Sequence[Value]) -> list[Value]:
+    """As many vectors as they have lanes: value ``k`` holds lane ``k`` of each."""
+    half = len(rows) // 2
+    for _ in range(len(rows).bit_length() - 1):
+        rows = [v for a, b in zip(rows[:half], rows[half:], strict=True) for v in code.interleave(a, b)]
+    return list(rows)
 
 
 def permitted(code: Code, pointer: str, condition: Value) -> str:

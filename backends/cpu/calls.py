@@ -9,8 +9,9 @@ import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.base import YES, Answer, No, OpContext, Runnable
-from omniop.backends.cpu import fused, jit, panels
-from omniop.backends.cpu.conv import conv
+from omniop.backends.codegen.llvm_dot import Dot
+from omniop.backends.cpu import fused, jit, narrow_calls, panels
+from omniop.backends.cpu.conv import conv, integer_conv
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.matmul import matmul
 from omniop.backends.cpu.memory import HostBuffer, Scratch
@@ -21,7 +22,7 @@ from omniop.backends.cpu.windows import REDUCIBLE, Geometry, window_reduce
 from omniop.backends.reference.numpy_ops import cast
 from omniop.opset import dtype as dtypes
 from omniop.opset import prims
-from omniop.opset.dtype import DType
+from omniop.opset.dtype import INT32, DType
 from omniop.opset.kernel import Call, Kernel
 from omniop.opset.legalise import Capabilities, stored_dtype
 
@@ -85,6 +86,7 @@ class Prim:
 PRIMS = {
     "contract": Prim(_contract, lambda call: call.attr("accumulate")),
     "conv": Prim(conv, _accumulator, _known_padding),
+    "integer_conv": Prim(integer_conv, lambda call: INT32, _known_padding),
     "window_reduce": Prim(window_reduce, _as_stored, _window),
     "prefix": Prim(prefix, _as_stored, _scan),
     "sort": Prim(sort, epilogue=False),
@@ -110,6 +112,12 @@ class PlannedCall:
         self.call = call
         self.caps = caps
         self.scratch = scratch
+        self._block: Kernel | None = None
+        self._image: Kernel | None = None
+        self._kind = narrow_calls.kind(call)
+        if self._kind is not None and self._plan_narrow(call, self._kind):
+            return
+        self._kind = None
         suits = panels.suits(call)
         block = fused.block_kernel(call, caps) if suits is not False and not panels.writes_itself(call) else None
         self._panels = suits is not False and (block is None or jit.reach(block))
@@ -123,8 +131,22 @@ class PlannedCall:
         self._image = fused.copy_kernel(call, 0, caps) if self._panels and not panels.reads_image(call) else None
         self.kernels = tuple(k for k in (self._block, self._whole, self._image) if k is not None)
 
+    def _plan_narrow(self, call: Call, kind: Dot) -> bool:
+        """Whether it runs by `narrow`: LLVM has to take its kernels."""
+        if not narrow_calls.writes_itself(call, kind):
+            self._block = fused.block_kernel(call, self.caps, kind.sums)
+        if not narrow_calls.reads_image(call):
+            self._image = fused.copy_kernel(call, 0, self.caps)
+        self.kernels = tuple(k for k in (self._block, self._image) if k is not None)
+        return all(map(jit.reach, self.kernels))
+
     def runnable(self, built: Mapping[Kernel, Runnable]) -> Runnable:
         """The call made ready; ``built``: what became of `kernels`."""
+        if self._kind is not None:
+            block, image = (None if k is None else built[k] for k in (self._block, self._image))
+            assert block is None or isinstance(block, CompiledLaunch)
+            assert image is None or isinstance(image, CompiledLaunch)
+            return narrow_calls.NarrowCall(self.call, self._kind, block, image)
         whole = None if self._whole is None else built[self._whole]
         other: Runnable | None = None
         if self._other:

@@ -36,6 +36,12 @@ def conv(call: Call, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray],
         _image(image, weights, result, out.shape[2:], geometry, scratch)
 
 
+def integer_conv(call: Call, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch) -> None:
+    """`conv` of what ``x`` is more than ``zero``."""
+    x, w, zero = operands
+    conv(call, (x - zero, w), outs, scratch)
+
+
 def _image(
     x: np.ndarray, weights: np.ndarray, out: np.ndarray, shape: Sequence[int], geometry: Geometry, scratch: Scratch
 ) -> None:

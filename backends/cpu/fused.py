@@ -34,8 +34,9 @@ def epilogue_kernel(call: Call, caps: Capabilities) -> Kernel:
     return _with_epilogue(call, params, expr.load(len(call.params), (place,), dtype), call.sizes)
 
 
-def block_kernel(call: Call, caps: Capabilities) -> Kernel:
+def block_kernel(call: Call, caps: Capabilities, sums: DType | None = None) -> Kernel:
     """The call's epilogue, or a plain copy, from a block of its value that lies in one more buffer into the result.
+    The block is of ``sums``, by default what the value is.
 
     Behind the call's sizes come those of the block: `omniop.backends.codegen.llvm_blocks.BlockSize`.
     """
@@ -62,12 +63,13 @@ def block_kernel(call: Call, caps: Capabilities) -> Kernel:
     place = axes[BlockSize.ROW] * size(BlockSize.BLOCK_ROW) + axes[BlockSize.X]
     if BlockSize.Y in axes:
         place = place + axes[BlockSize.Y] * size(BlockSize.COUNT_X)
-    value = expr.load(len(call.params), (place,), dtype)
+    sums = sums or dtype
+    value = expr.cast(expr.load(len(call.params), (place,), sums), dtype)
     if call.epilogue is not None:
         changes = {n: value for n in expr.walk(call.epilogue) if n.op == "hole"}
         changes |= {a: p for a, p in zip(_axes(view), places, strict=True) if a.op == "axis"}
         value = expr.substitute(call.epilogue, changes)
-    params = (*_stored_params(call, caps), Param(dtype))
+    params = (*_stored_params(call, caps), Param(sums))
     stores = (Store(view.buffer, _offset(view, places), value),)
     return Kernel(params, tuple(axes.values()), stores, call.sizes + BlockSize.PLACES + lead)
 

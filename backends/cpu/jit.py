@@ -112,11 +112,24 @@ def build_module(
 def host_target() -> Target:
     """What the CPU this runs on offers."""
     features = _host_features()
+    dots = frozenset(name for name, needs in _DOTS[_width(features)].items() if needs & features)
     if "avx512f" in features:
-        return Target(512, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)))
+        return Target(512, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)), dots=dots)
     if "avx2" in features:
-        return Target(256, frozenset((32, 64)), "fma" in features)
-    return Target(128, fma="fma" in features or "neon" in features)
+        return Target(256, frozenset((32, 64)), "fma" in features, dots)
+    return Target(128, fma="fma" in features or "neon" in features, dots=dots)
+
+
+def _width(features: frozenset[str]) -> int:
+    return 512 if "avx512f" in features else 256 if "avx2" in features else 128
+
+
+_DOTS = {
+    512: {"vpdpbusd": {"avx512vnni"}, "pmaddwd": {"avx512bw"}, "vdpbf16ps": {"avx512bf16"}},
+    256: {"vpdpbusd": {"avxvnni"}, "pmaddwd": {"avx2"}},
+    128: {"pmaddwd": {"sse2"}},
+}
+"""For each width of vectors, the instructions of `llvm_dot`, and the features any of which brings them."""
 
 
 def content(kernel: Kernel) -> str:

@@ -140,8 +140,8 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def matrix_product(a: Window, b: Window, c: Window) -> Product:
-    """``a[*batch, M, K] @ b[*batch, K, N] = c[*batch, M, N]``."""
+def matrix_product(a: Window, b: Window, c: Window, most: int = COLUMNS) -> Product:
+    """``a[*batch, M, K] @ b[*batch, K, N] = c[*batch, M, N]``, in blocks of at most so many columns."""
     *batch, rows, k = a.shape
     columns = b.shape[-1]
     fields = {Field.A_ROW: a.strides[-2], Field.A_K: a.strides[-1]}
@@ -150,9 +150,9 @@ def matrix_product(a: Window, b: Window, c: Window) -> Product:
     places = np.indices(batch).reshape(len(batch), prod(batch))
     first = [_dot(places, w.strides) for w in (a, b, c)]
     batches = np.stack([*first, np.zeros_like(first[0]), *places], axis=1)
-    starts = np.arange(0, columns, COLUMNS)
+    starts = np.arange(0, columns, most)
     blocks = np.zeros((len(starts), len(BlockWord)), np.int64)
-    counts = np.minimum(columns - starts, COLUMNS)
+    counts = np.minimum(columns - starts, most)
     blocks[:, [BlockWord.LINES, BlockWord.COUNT_Y]] = 1
     for words, values in (
         ((BlockWord.X, BlockWord.C, BlockWord.PLACE_X), starts),
@@ -169,11 +169,14 @@ def _dot(places: np.ndarray, strides: Sequence[int]) -> np.ndarray:
     return result
 
 
-def convolution(x: Window, w: Window, out: Window, geometry: Geometry, group: int, by_lines: bool) -> Product:
+def convolution(
+    x: Window, w: Window, out: Window, geometry: Geometry, group: int, by_lines: bool, most: int = COLUMNS
+) -> Product:
     """``x[N, C, *spatial], w[M, C / group, *window] -> out[N, M, *outs]`` in one to three dims of space; the weights'
     elements follow each other at one stride, and so do the image's along its last axis, at 1.
 
-    ``by_lines``: the epilogue counts lines and columns, and does not see pixels as one run."""
+    ``by_lines``: the epilogue counts lines and columns, and does not see pixels as one run. ``most``: pixels of a
+    block, about."""
     rows, depth = w.shape[0] // group, w.shape[1]
     images, groups = (i.ravel() for i in np.indices((x.shape[0], group)))
     batches = np.stack(
@@ -189,16 +192,16 @@ def convolution(x: Window, w: Window, out: Window, geometry: Geometry, group: in
     k = depth * prod(geometry.kernel)
     fields = {Field.A_ROW: w.strides[0], Field.A_K: step_through(w.shape[1:], w.strides[1:]) or 1}
     if _is_pointwise(x, out, geometry):
-        blocks = _runs_of_pixels(out.shape[2:], by_lines)
+        blocks = _runs_of_pixels(out.shape[2:], by_lines, most)
         fields[Field.B_K] = x.strides[1]
         return Product(rows, k, "rows", batches, blocks, fields, c_row=out.strides[1])
     if _is_framing(x, w, geometry):
         fields |= {Field.B_K: geometry.dilations[-1], Field.B_COLUMN: geometry.strides[-1]}
-        blocks = _runs_of_pixels(out.shape[2:], by_lines)
+        blocks = _runs_of_pixels(out.shape[2:], by_lines, most)
         packer = "columns" if geometry.dilations[-1] == 1 else "any"
         return Product(rows, k, packer, batches, blocks, fields, c_row=out.strides[1])
     taps, more = _windows(x, geometry)
-    blocks = _rows_of_pixels(out.shape[2:], by_lines)
+    blocks = _rows_of_pixels(out.shape[2:], by_lines, most)
     return Product(rows, k, "windows", batches, blocks, fields | more, taps, out.strides[1])
 
 
@@ -246,22 +249,22 @@ def _windows(x: Window, geometry: Geometry) -> tuple[np.ndarray, dict[Field, int
     return np.stack([offset, *places], axis=1), dict(zip(names, values, strict=True))
 
 
-def _runs_of_pixels(shape: Sequence[int], by_lines: bool) -> np.ndarray:
+def _runs_of_pixels(shape: Sequence[int], by_lines: bool, most: int) -> np.ndarray:
     """Blocks of `_rows_of_pixels` for a packer that takes their pixels as one run."""
-    blocks = _rows_of_pixels(shape if by_lines else (prod(shape),), by_lines)
+    blocks = _rows_of_pixels(shape if by_lines else (prod(shape),), by_lines, most)
     blocks[:, BlockWord.X] = blocks[:, BlockWord.C]
     blocks[:, BlockWord.COLUMNS] *= blocks[:, BlockWord.LINES]
     blocks[:, BlockWord.LINES] = 1
     return blocks
 
 
-def _rows_of_pixels(shape: Sequence[int], by_lines: bool) -> np.ndarray:
+def _rows_of_pixels(shape: Sequence[int], by_lines: bool, most: int) -> np.ndarray:
     """Blocks of several rows of pixels, or of a part of a row."""
     *lead, extent = shape
     depth, height = [1] * (2 - len(lead)) + list(lead)
-    step_x, step_y = extent, max(1, COLUMNS // extent)
-    if extent > COLUMNS:
-        parts = -(-extent // COLUMNS)
+    step_x, step_y = extent, max(1, most // extent)
+    if extent > most:
+        parts = -(-extent // most)
         step_x = -(-extent // (parts * tile().width)) * tile().width
     z, y, x = (
         i.ravel()

@@ -25,8 +25,11 @@ def conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     return with_bias(convolve(node, x, w, wide), b, x.dtype)
 
 
-def convolve(node: Node, x: Tensor, w: Tensor, dtype: DType) -> Tensor:
-    """The prim ``conv`` with the node's attributes, into ``dtype``. Raises ModelError when the channels do not fit."""
+def convolve(node: Node, x: Tensor, w: Tensor, dtype: DType, zero: Tensor | None = None) -> Tensor:
+    """The prim ``conv`` with the node's attributes, into ``dtype``; ``integer_conv`` where x counts from a ``zero``.
+
+    Raises ModelError when the channels do not fit.
+    """
     group = node.attr("group", 1)
     if x.rank != w.rank or x.rank < 3:
         raise ModelError(f"{node.label}: X {list(x.shape)} and W {list(w.shape)} need the same rank, at least 3")
@@ -34,7 +37,8 @@ def convolve(node: Node, x: Tensor, w: Tensor, dtype: DType) -> Tensor:
     require_equal(node, w.shape[0] % group, 0, f"output channels by {group} groups")
     window = window_of(node, x.shape[2:], w.shape[2:])
     shape = (x.shape[0], w.shape[0], *window.out)
-    return p.structured("conv", [x, w], [(shape, dtype)], group=group, **window.geometry)[0]
+    prim, more = ("conv", []) if zero is None else ("integer_conv", [zero])
+    return p.structured(prim, [x, w, *more], [(shape, dtype)], group=group, **window.geometry)[0]
 
 
 def with_bias(y: Tensor, b: Tensor | None, dtype: DType) -> Tensor:

@@ -22,18 +22,19 @@ def matmul_op(node: Node, a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-def matmul(a: Tensor, b: Tensor, dtype: DType | None = None) -> Tensor:
-    """numpy.matmul into ``dtype`` (default: a's). One big product where the right operand is a single matrix."""
+def matmul(a: Tensor, b: Tensor, dtype: DType | None = None, accumulate: DType | None = None) -> Tensor:
+    """numpy.matmul into ``dtype`` (default: a's), with sums as `prims.contract` keeps them. One big product where the
+    right operand is a single matrix."""
     if a.rank == 1:
-        result = matmul(p.unsqueeze(a, [0]), b, dtype)
+        result = matmul(p.unsqueeze(a, [0]), b, dtype, accumulate)
         return p.squeeze(result, [-2 if b.rank > 1 else 0])
     if b.rank == 1:
-        return p.squeeze(matmul(a, p.unsqueeze(b, [1]), dtype), [-1])
+        return p.squeeze(matmul(a, p.unsqueeze(b, [1]), dtype, accumulate), [-1])
     if a.rank >= b.rank and all(isinstance(d, int) and d == 1 for d in b.shape[:-2]):
         rows = p.reshape(a, [product(a.shape[:-1]), a.shape[-1]])
-        result = p.contract(rows, p.reshape(b, b.shape[-2:]), dtype)
+        result = p.contract(rows, p.reshape(b, b.shape[-2:]), dtype, accumulate)
         return p.reshape(result, [*a.shape[:-1], b.shape[-1]])
-    return p.contract(a, b, dtype)
+    return p.contract(a, b, dtype, accumulate)
 
 
 @lowering("Gemm")

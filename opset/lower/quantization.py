@@ -116,9 +116,9 @@ def centred(x: Tensor, zero_point: Tensor | None) -> Tensor:
     return p.elementwise(lambda e, z: expr.cast(e, INT32) - expr.cast(z, INT32), x, zero_point)
 
 
-def _rows(t: Tensor | None) -> Tensor | None:
+def _rows(t: Tensor) -> Tensor:
     """A vector with a number for each row, as a column."""
-    return p.unsqueeze(t, [1]) if t is not None and t.rank == 1 else t
+    return p.unsqueeze(t, [1]) if t.rank == 1 else t
 
 
 def _channels(t: Tensor | None, rank: int) -> Tensor | None:
@@ -142,8 +142,23 @@ def factor(a: Expr, b: Expr, y: Expr) -> Expr:
 def matmul_integer(
     node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
-    """In int32; zero points are for each row of ``a`` and each column of ``b``, or one."""
-    return matmul(centred(a, _rows(a_zero) if a.rank > 1 else a_zero), centred(b, b_zero))
+    """In int32; zero points are for each row of ``a`` and each column of ``b``, or one.
+
+    The product is of the elements as they are; what zero points change follows from sums of b's columns and a's rows,
+    and is added behind it: modulo 2^32, in which int32 counts, nothing is lost.
+    """
+    if a.rank == 1 or b.rank == 1:
+        return matmul(centred(a, a_zero), centred(b, b_zero))
+    total = matmul(a, b, INT32, INT32)
+    if b_zero is not None and node.is_zero(b_zero):
+        b_zero = None
+    if a_zero is not None and not node.is_zero(a_zero):
+        columns = p.reduce("add", centred(b, b_zero), [-2], keepdims=True)
+        total = p.elementwise(lambda e, z, c: e - expr.cast(z, INT32) * c, total, _rows(a_zero), columns)
+    if b_zero is not None:
+        rows = p.reduce("add", p.cast(a, INT32), [-1], keepdims=True)
+        total = p.elementwise(lambda e, r, z: e - r * expr.cast(z, INT32), total, rows, b_zero)
+    return total
 
 
 @lowering("QLinearMatMul", since=10)
@@ -161,7 +176,7 @@ def qlinear_matmul(
     """MatMulInteger, taken to the output's scale in float32."""
     total = matmul_integer(node, a, b, a_zero, b_zero)
     if a.rank > 1:
-        a_scale, y_scale, y_zero = (_rows(t) or t for t in (a_scale, y_scale, y_zero))
+        a_scale, y_scale, y_zero = map(_rows, (a_scale, y_scale, y_zero))
     return requantized(total, p.elementwise(factor, a_scale, b_scale, y_scale), y_zero)
 
 
@@ -169,8 +184,11 @@ def qlinear_matmul(
 def conv_integer(
     node: Node, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
-    """In int32; the padding stands for the zero point of ``x``."""
-    x_zero = None if x_zero is None else p.reshape(x_zero, [])
+    """In int32; the padding stands for the zero point of ``x``. Weights mostly have none: then elements are multiplied
+    as they are."""
+    x_zero = p.full([], 0, x.dtype) if x_zero is None else p.reshape(x_zero, [])
+    if w_zero is None or node.is_zero(w_zero):
+        return convolve(node, x, w, INT32, x_zero)
     return convolve(node, centred(x, x_zero), centred(w, _channels(w_zero, w.rank)), INT32)
 
 

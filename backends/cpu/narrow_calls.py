@@ -1,0 +1,95 @@
+"""Calls on narrow elements: products, and convolutions that count from a zero point, by `narrow`."""
+
+from __future__ import annotations
+
+from math import prod
+
+from omniop.backends.array_eval import size_names
+from omniop.backends.codegen.llvm_blocks import Head
+from omniop.backends.codegen.llvm_dot import Dot, kind_of
+from omniop.backends.cpu import fused
+from omniop.backends.cpu.launch import CompiledLaunch
+from omniop.backends.cpu.narrow import Narrow, columns_of
+from omniop.backends.cpu.products import convolution, matrix_product, step_through
+from omniop.backends.cpu.program import RecordedWork
+from omniop.backends.cpu.recording import Record, Recording
+from omniop.backends.cpu.views import Window
+from omniop.backends.cpu.windows import Geometry
+from omniop.opset import expr
+from omniop.opset.kernel import Call
+
+MAX_SPACE = 3
+"""Dims of space of a convolution."""
+
+
+def kind(call: Call) -> Dot | None:
+    """The kind of product that the call is, whatever its sizes; None when it is none of these."""
+    if call.prim not in ("contract", "integer_conv"):
+        return None
+    left, right = (v.dtype for v in call.operands[:2])
+    if call.prim == "contract":
+        found = kind_of(left, right)
+        return found if found is not None and call.attr("accumulate") is found.sums else None
+    image, weights, _ = call.operands
+    numbers = [*weights.shape[1:], *weights.strides[1:]]
+    if len(image.shape) - 2 > MAX_SPACE or any(n.op != "const" for n in numbers):
+        return None
+    values = [n.attr for n in numbers]
+    linear = step_through(values[: len(values) // 2], values[len(values) // 2 :]) is not None
+    return kind_of(right, left) if linear else None
+
+
+def writes_itself(call: Call, kind: Dot) -> bool:
+    """Whether tiles can go into the result as they are."""
+    view = call.results[0]
+    return call.epilogue is None and view.dtype is kind.sums and fused.is_dense(view)
+
+
+def reads_image(call: Call) -> bool:
+    """Whether a convolution reads its image where it lies, whatever the sizes: along its lines."""
+    return call.prim == "contract" or expr.is_const(call.operands[0].strides[-1], 1)
+
+
+class NarrowCall(RecordedWork):
+    """``epilogue``: the kernel of `fused.block_kernel`, if it needs one; ``image``: that of `fused.copy_kernel` for
+    images that it cannot read as they lie."""
+
+    def __init__(self, call: Call, kind: Dot, epilogue: CompiledLaunch | None, image: CompiledLaunch | None) -> None:
+        super().__init__()
+        self._call = call
+        self._kind = kind
+        self._image = image
+        self._epilogue = None if epilogue is None else epilogue.kernel
+
+    def record(self, sizes: tuple[int, ...]) -> Recording:
+        names = size_names(sizes)
+        x, y, *zero = (Window(v, names) for v in self._call.operands)
+        result = Window(self._call.results[0], names)
+        copied = 0
+        if self._call.prim == "contract":
+            a, b = x, y
+            product = matrix_product(a, b, result, columns_of(x.shape[-1], self._kind))
+        else:
+            copied = 0 if x.strides[-1] == 1 else prod(x.shape)
+            a, b = y, x.contiguous(len(self._call.params)) if copied else x
+            geometry = Geometry.of(self._call, a.shape[2:])
+            by_lines = not fused.pixels_are_one_run(self._call)
+            most = columns_of(prod(a.shape[1:]), self._kind)
+            product = convolution(b, a, result, geometry, self._call.attr("group"), by_lines, most)
+        found = Narrow(product, self._kind, zero=(zero[0].buffer, zero[0].start) if zero else None)
+        kernel = 0 if self._epilogue is None else self._epilogue.address
+        context, kept = found.context(kernel, *((sizes, len(self._call.params)) if kernel else ((), 0)))
+        for k, window in enumerate((a, b, result)):
+            context[2 * k : 2 * k + 2] = window.buffer, window.start
+        work = Record(
+            found.function.code.address,  # type: ignore[attr-defined]  # see `jit.build_printed`
+            context.ctypes.data,
+            found.points,
+            (self, context, kept),
+            weight=found.weight,
+            scratch=int(context[Head.SCRATCH]),
+        )
+        if not copied:
+            return Recording((work,))
+        assert self._image is not None
+        return Recording((*self._image.record(sizes).records, work), copied)
