@@ -98,6 +98,8 @@ class TensorType:
     shape: tuple[int | None, ...]
     dims: tuple[Dim, ...] = ()
     """The dims themselves; comparing them leaves guards."""
+    constant: bool = False
+    """Its elements are the model's: what a kernel wants of them is computed once."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class OpContext:
     outputs: tuple[TensorType, ...]
     attrs: Mapping[str, Any]
     caps: Caps
+    layouts: tuple[Layout, ...] = ()
+    """Of a prim's operands, as far as it is decided; the kernels of maps may still write another."""
 
 
 class Runnable(Protocol):
@@ -246,7 +250,7 @@ class KernelSpec:
 
     ``when`` and ``cost`` (seconds) are pure and see types, attributes and Caps only. ``make(device, work)`` builds a
     `kernel.Call` whose prim is "kernel:<name>". ``layouts``: what it reads and writes, per input and output; row-major
-    by default.
+    by default. ``epilogue``: whether it computes a `kernel.Call.epilogue` as well.
     """
 
     op: str
@@ -258,6 +262,7 @@ class KernelSpec:
     cost: Cost = lambda _: 0.0
     input_layouts: tuple[Layout, ...] = ()
     output_layouts: tuple[Layout, ...] = ()
+    epilogue: bool = False
     tunables: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property

@@ -16,12 +16,13 @@ import numpy as np
 from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import NodeInfo
-from omniop.opset.definitions import Definition, Map, Repeat, Source, Structured, Tensor
+from omniop.dispatcher.layouts import Layouts, is_constant
+from omniop.opset.definitions import Definition, Repeat, Source, Structured, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, DType
 from omniop.opset.errors import PlacementError
 from omniop.opset.expand import expand
-from omniop.opset.layout import ROW_MAJOR, Layout
-from omniop.opset.prims import axes_of, record
+from omniop.opset.layout import ROW_MAJOR
+from omniop.opset.prims import record
 from omniop.opset.sym import Dim, hint_of
 from omniop.opset.trace import Trace
 
@@ -51,10 +52,11 @@ class Placement:
     exclude: Mapping[str, Collection[str]]
     device_of: dict[Definition, Device] = field(default_factory=dict)
     replaced: dict[Tensor, Tensor] = field(default_factory=dict)
-    layouts: dict[Tensor, Layout] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
-    relayouts: set[Definition] = field(default_factory=set)
     placed: list[Placed] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.layouts = Layouts(self.device_of, self.replaced)
 
     def place(
         self, info: NodeInfo, made: Sequence[Definition], results: Sequence[Any], inputs: Sequence[Any]
@@ -148,17 +150,18 @@ class Placement:
             definition, repeat = pending.pop(0)
             if not isinstance(definition, Structured):
                 continue
-            context = prim_context(definition, device)
-            spec = self._prim_kernel(device, definition, context, decision)
+            context = self._prim_context(definition, device)
+            prim = definition.prim
+            spec = None if repeat is not None else self._prim_kernel(device, definition, context, decision)
             if spec is not None:
-                routes.append(f"tuned kernel {spec.name} for {definition.prim}")
+                routes.append(f"tuned kernel {spec.name} for {prim}")
                 continue
             answer = device.accepts(context)
             if answer:
-                routes.append(f"{definition.prim} taken whole")
+                routes.append(f"{prim} taken whole")
                 continue
             assert isinstance(answer, No)
-            decision.rejected.append((f"{device.name} {definition.prim}", answer))
+            decision.rejected.append((f"{device.name} {prim}", answer))
             first = len(self.trace.definitions)
             outputs = expand(definition, device.caps.loops)
             self.replaced.update(zip(definition.outputs, outputs, strict=True))
@@ -168,7 +171,7 @@ class Placement:
             if repeat is not None:
                 repeat.body = (*repeat.body, *recorded)
             pending = [(new, repeat) for new in recorded] + pending
-            routes.append(f"{definition.prim} expanded into {'loops' if device.caps.loops else 'core prims'}")
+            routes.append(f"{prim} expanded into {'loops' if device.caps.loops else 'core prims'}")
         return ", ".join(routes) or "core prims"
 
     def _tuned(
@@ -219,39 +222,37 @@ class Placement:
     def _prim_kernel(
         self, device: Device, definition: Structured, context: OpContext, decision: Decision
     ) -> KernelSpec | None:
-        """A tuned kernel declared for a structured prim, when the device has one that takes it."""
+        """Of the tuned kernels declared for a structured prim, and that take it, the one that costs least."""
+        fit: list[tuple[float, KernelSpec]] = []
         for spec in device.kernels.of(definition.prim):
             reason = _refuses(spec, context, 1)
             if reason is None:
-                definition.prim = f"kernel:{spec.name}"
-                self._apply_layouts(spec, definition, device)
-                return spec
-            decision.rejected.append((f"{device.name} kernel {spec.name}", reason))
-        return None
+                fit.append((spec.cost(context), spec))
+            else:
+                decision.rejected.append((f"{device.name} kernel {spec.name}", reason))
+        if not fit:
+            return None
+        least, chosen = min(fit, key=lambda f: f[0])
+        for cost, spec in fit:
+            if spec is not chosen:
+                detail = f"{cost:.2e} s, {chosen.name} {least:.2e} s"
+                decision.rejected.append((f"{device.name} kernel {spec.name}", No("slower", detail)))
+        definition.prim = f"kernel:{chosen.name}"
+        self._apply_layouts(chosen, definition, device)
+        return chosen
 
     def _apply_layouts(self, spec: KernelSpec, call: Structured, device: Device) -> None:
-        call.operands = tuple(self.in_layout(t, spec.input_layout(k), device) for k, t in enumerate(call.operands))
-        for k, t in enumerate(call.outputs):
-            if spec.output_layout(k) is not ROW_MAJOR:
-                self.layouts[t] = spec.output_layout(k)
+        self.layouts.apply(call, spec.input_layout, spec.output_layout, device)
 
-    def in_layout(self, tensor: Tensor, layout: Layout, device: Device) -> Tensor:
-        """The tensor in a layout: itself when it has it, or its own kernel can write it; else a relayout of it."""
-        while tensor in self.replaced:
-            tensor = self.replaced[tensor]
-        if self.layouts.get(tensor, ROW_MAJOR) == layout:
-            return tensor
-        own = isinstance(tensor.definition, Map) and self.device_of.get(tensor.definition) is device
-        if own and tensor not in self.layouts and layout is not ROW_MAJOR:
-            self.layouts[tensor] = layout
-            return tensor
-        key = ("relayout", tensor, layout)
-        axes = axes_of(tensor.shape)
-        (copy,) = record(Map(tensor.at(*axes)), [(tensor.shape, tensor.dtype)], key)
-        self.layouts[copy] = layout
-        self.relayouts.add(copy.definition)
-        self.device_of[copy.definition] = device
-        return copy
+    def _prim_context(self, definition: Structured, device: Device) -> OpContext:
+        return OpContext(
+            definition.prim,
+            tuple(tensor_type(t) for t in definition.operands),
+            tuple(tensor_type(t) for t in definition.outputs),
+            dict(definition.attrs),
+            device.caps,
+            tuple(self.layouts.following(t) for t in definition.operands),
+        )
 
     # Costs ------------------------------------------------------------------------------------------------------------
 
@@ -259,7 +260,7 @@ class Placement:
         """Seconds to bring operands into the kernel's layouts; a map's result can be written in any."""
         total = 0.0
         for k, t in enumerate(t for t in inputs if t is not None):
-            moves = self.layouts.get(t, ROW_MAJOR) != spec.input_layout(k)
+            moves = self.layouts.of.get(t, ROW_MAJOR) != spec.input_layout(k)
             constant = isinstance(t.definition, Source) and t.definition.array is not None
             if moves and isinstance(t.definition, Source | Structured) and not constant:
                 total += _bytes(t) * COPY_SECONDS_PER_BYTE + LAUNCH_SECONDS
@@ -315,14 +316,5 @@ def _bytes(t: Tensor) -> int:
 
 
 def tensor_type(t: Tensor) -> TensorType:
-    return TensorType(t.dtype, tuple(d if isinstance(d, int) else None for d in t.shape), t.shape)
-
-
-def prim_context(definition: Structured, device: Device) -> OpContext:
-    return OpContext(
-        definition.prim,
-        tuple(tensor_type(t) for t in definition.operands),
-        tuple(tensor_type(t) for t in definition.outputs),
-        dict(definition.attrs),
-        device.caps,
-    )
+    dims = tuple(d if isinstance(d, int) else None for d in t.shape)
+    return TensorType(t.dtype, dims, t.shape, is_constant(t))

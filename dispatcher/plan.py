@@ -222,7 +222,6 @@ class Planner(Fusion):
                 and out not in fused.values()
                 and out in self.materialised
                 and self.device_of(out.definition) is device
-                and self.layouts.get(out, ROW_MAJOR) is ROW_MAJOR
                 and self._at_own_place(result, out)
                 and len(self.leaves(out)) + len(definition.operands) + 2 <= device.caps.max_buffers
             ):
@@ -230,13 +229,18 @@ class Planner(Fusion):
         return fused
 
     def _at_own_place(self, result: Tensor, out: Tensor) -> bool:
-        """``out`` reads ``result`` once, at the same row-major place, and holds no reduce."""
+        """``out`` reads ``result`` once, at the same place of their one layout, and holds no reduce."""
+        layout = self.layouts.get(result, ROW_MAJOR)
+        if self.layouts.get(out, ROW_MAJOR) != layout:
+            return False
         axes, value, _ = self._written_out(out)
         if value.holds & (expr.REDUCE | expr.FAULT):
             return False
         loads = [n for n in expr.walk(value) if n.op == "load" and n.attr.source is result]
         if len(loads) != 1 or loads[0].attr.guarded:
             return False
+        if layout is not ROW_MAJOR:
+            return result.extents == out.extents and loads[0].args == axes
         place = poly.linear(loads[0].args, result.extents)
         count = poly.same(as_expr(product(result.shape)), as_expr(product(out.shape)))
         return count and poly.same(place, poly.linear(axes, out.extents))

@@ -30,7 +30,7 @@ from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
 from omniop.opset.layout import ROW_MAJOR
 from omniop.opset.lowering import HostValue
-from omniop.opset.sym import SymInt, as_expr, product
+from omniop.opset.sym import SymInt, as_expr
 from omniop.opset.trace import tracing
 
 Place = tuple[Tensor, Device]
@@ -63,6 +63,8 @@ class TemplateBuilder:
         if traced.read is not None:
             items.append((None, traced.read))
         with tracing(traced.trace):
+            made_here = [value for _, value in items if _is_made(value)]
+            placement.layouts.settle(traced.trace.definitions, made_here)
             kept = {k: self._row_major(value) for k, (_, value) in enumerate(items) if _is_made(value)}
         planner = Planner(
             self.env,
@@ -70,12 +72,12 @@ class TemplateBuilder:
             list(kept.values()),
             self._device_of,
             placement.replaced,
-            placement.layouts,
+            placement.layouts.of,
         )
         kept = {k: planner.resolve(t) for k, t in kept.items()}
         steps = self._with_copies(planner.steps())
         for step in kernels_of(steps):
-            if any(t.definition in placement.relayouts for t in step.writes):
+            if any(t.definition in placement.layouts.relayouts for t in step.writes):
                 step.kind = "relayout"
         run_steps = self._fold(steps)
         guards = [(self.number(c), expected) for c, expected in self.env.guards.items()]
@@ -137,9 +139,7 @@ class TemplateBuilder:
         return self.shapes.index(part)
 
     def _row_major(self, t: Tensor) -> Tensor:
-        if self.placement.layouts.get(self._resolve(t), ROW_MAJOR) is ROW_MAJOR:
-            return t
-        return self.placement.in_layout(t, ROW_MAJOR, self._device(self._resolve(t)))
+        return self.placement.layouts.brought(t, ROW_MAJOR, self._device(self._resolve(t)))
 
     def _result(self, v: Value | None, value: Any) -> Result:
         """How a traced value leaves the segment."""
@@ -168,9 +168,7 @@ class TemplateBuilder:
         return Summary(notes, len(steps) - len(run_steps), guards, tuple(work), SizeFunction([*work.values()], names))
 
     def _resolve(self, t: Tensor) -> Tensor:
-        while t in self.placement.replaced:
-            t = self.placement.replaced[t]
-        return t
+        return self.placement.layouts.resolve(t)
 
     def _device_of(self, definition: Definition) -> Device:
         return self.placement.device_of.get(definition, self.placement.devices[0])
@@ -266,7 +264,10 @@ class TemplateBuilder:
         run(buffers, ())
 
     def _layout_size(self, t: Tensor) -> Expr:
-        return self.placement.layouts.get(t, ROW_MAJOR).size(t.extents)
+        return self.placement.layouts.of.get(t, ROW_MAJOR).size(t.extents)
+
+    def _nbytes(self, t: Tensor) -> Expr:
+        return self._layout_size(t) * t.dtype.itemsize
 
     # Memory -----------------------------------------------------------------------------------------------------------
 
@@ -326,7 +327,7 @@ class TemplateBuilder:
                 step.device,
                 self.entries[step.source, step.device],
                 self.entries[step.target, step.device],
-                numbers.number(_nbytes(step.source)),
+                numbers.number(self._nbytes(step.source)),
             )
         if isinstance(step, CopyStep):
             source = self.home[step.source]
@@ -335,7 +336,7 @@ class TemplateBuilder:
                 step.device,
                 self.entries[step.source, source],
                 self.entries[step.target, step.device],
-                numbers.number(_nbytes(step.source)),
+                numbers.number(self._nbytes(step.source)),
             )
         inner = _BodyNumbers()
         before = [self._op(s, names, numbers) for s in step.before]
@@ -408,10 +409,6 @@ def _positions(steps: Sequence[AnyStep]) -> list[tuple[int, int, AnyStep]]:
     for step in steps:
         visit(step, None)
     return found
-
-
-def _nbytes(t: Tensor) -> Expr:
-    return as_expr(product(t.shape)) * t.dtype.itemsize
 
 
 def kernels_of(steps: Sequence[AnyStep]) -> list[Step]:

@@ -75,6 +75,8 @@ class CpuDevice(Device):
         return calls.accepts(op)
 
     def accepts_epilogue(self, prim: str) -> bool:
+        if prim.startswith("kernel:"):
+            return self.kernels.named(prim.removeprefix("kernel:")).epilogue
         return prim in PRIMS and PRIMS[prim].epilogue
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:

@@ -91,21 +91,28 @@ def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[Compi
 
 
 def build_printed(
-    name: str, printer: Callable[..., None], arguments: Sequence[Any], *parameters: object
+    name: str,
+    printer: Callable[..., None],
+    arguments: Sequence[Any],
+    *parameters: object,
+    target: Target | None = None,
 ) -> Callable[..., None]:
     """The void function ``name`` that ``printer(module, *parameters)`` adds to a module, for ``arguments`` of ctypes.
 
     It is printed when the disk does not have it: what it depends on are the sources of `codegen` and of the printer's
     module, the target, and ``parameters``, by their repr. Its ``code`` is a `MachineCode`. Raises DeviceError.
     """
-    return build_module({name: arguments}, printer, *parameters)[name]
+    return build_module({name: arguments}, printer, *parameters, target=target)[name]
 
 
 def build_module(
-    functions: Mapping[str, Sequence[Any]], printer: Callable[..., None], *parameters: object
+    functions: Mapping[str, Sequence[Any]],
+    printer: Callable[..., None],
+    *parameters: object,
+    target: Target | None = None,
 ) -> dict[str, Callable[..., None]]:
     """`build_printed` for several functions of one module, by name, with their arguments."""
-    return _engine().functions(functions, printer, host_target(), parameters)
+    return _engine().functions(functions, printer, target or host_target(), parameters)
 
 
 @cache

@@ -38,6 +38,13 @@ class Geometry:
         pads = (*self.pads[: rank - 1], *self.pads[rank : 2 * rank - 1])
         return Geometry(self.kernel[:-1], self.strides[:-1], self.dilations[:-1], pads)
 
+    def in_two_dims(self) -> Geometry:
+        """One over the last axis as one over the last two."""
+        if len(self.kernel) == 2:
+            return self
+        before, after = self.pads
+        return Geometry((1, *self.kernel), (1, *self.strides), (1, *self.dilations), (0, before, 0, after))
+
     def reach(self, out: Sequence[int]) -> list[int]:
         """Extents of the padded array that windows at outputs of shape ``out`` touch."""
         parts = zip(out, self.strides, self.kernel, self.dilations, strict=True)

@@ -1,0 +1,52 @@
+"""Direct convolution in blocked layouts: tiles of pixels by vectors of output channels.
+
+For each tap of the window and each input channel, an element of the image at each pixel is spread out and multiplied by
+vectors of weights, which lie in the order in which they are read: ``[M / panel, C / block, *window, block, panel]``.
+This is the direct convolution of Georganas et al., "Anatomy of High-Performance Deep Learning Convolutions on SIMD
+Architectures" (2018).
+"""
+
+from __future__ import annotations
+
+from omniop.backends.codegen.llvm_flow import argument, fma, load, plus, word, zeros
+from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
+from omniop.backends.codegen.llvm_tile_store import TilePrinter
+from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of
+from omniop.opset.dtype import FLOAT32, INT64
+
+
+def print_conv_tile(module: Module, tile: Tile, stored: TileStore) -> None:
+    """Adds ``conv_tile``. Of a tap are told: where its elements begin, counted from the first pixel, and its
+    weights, and how many channels follow each other there."""
+    printer = TilePrinter(module, tile, stored)
+    printer.finish("conv_tile", _sums(printer.root, tile))
+
+
+def _sums(code: Code, tile: Tile) -> list[Value]:
+    lanes = block_of(code.module.target)
+    start = [zeros(lanes)] * (tile.vectors * tile.lines * tile.columns)
+    taps = Loop(code, tap := Code(code.module), [index(0), *start])
+    number, *sums = taps.carried
+    table = tap.element("%taps", INT64, tap.mul(number, index(len(TapWord))))
+    first, below, channels = (word(tap, table, k) for k in (TapWord.X, TapWord.W, TapWord.CHANNELS))
+    lines = [
+        tap.element("%x", FLOAT32, plus(tap, first, tap.mul(argument("line"), index(k)) if k else 0))
+        for k in range(tile.lines)
+    ]
+    # one channel a turn: of several, LLVM would load ahead for later ones, into registers that there are not
+    loop = Loop(tap, inside := Code(code.module), [index(0), below, *sums])
+    channel, at, *sums = loop.carried
+    row = inside.element("%w", FLOAT32, at)
+    weights = [load(inside, row, index(v * lanes), lanes) for v in range(tile.vectors)]
+    starts = [inside.element(line, FLOAT32, channel) for line in lines]
+    count = tile.lines * tile.columns
+    for k, (line, column) in enumerate(tile.pixels):
+        element = inside.splat(load(inside, starts[line], index(column * tile.step)), lanes)
+        for v in range(tile.vectors):
+            sums[v * count + k] = fma(inside, element, weights[v], sums[v * count + k])
+    following = plus(inside, channel, 1)
+    next_row = plus(inside, at, PANEL * lanes)
+    _, _, *sums = loop.close([following, next_row, *sums], inside.compare("slt", following, channels))
+    after = plus(tap, number, 1)
+    _, *sums = taps.close([after, *sums], tap.compare("slt", after, argument("tap_count")))
+    return sums

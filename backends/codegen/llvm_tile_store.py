@@ -1,0 +1,106 @@
+"""What tiles store: the sums in registers, run through the call's own expressions, in the blocked result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omniop.backends.codegen import llvm_vector
+from omniop.backends.codegen.llvm_access import Accesses
+from omniop.backends.codegen.llvm_flow import argument, define, lanes_below, load, plus, store
+from omniop.backends.codegen.llvm_ir import Loop, Module, Value, index
+from omniop.backends.codegen.llvm_nest import free_axes
+from omniop.backends.codegen.llvm_tiles import NUMBERS, POINTERS, Tile, TileStore, block_of
+from omniop.backends.codegen.llvm_values import Scope
+from omniop.opset import expr, poly
+from omniop.opset.alu import ALU
+from omniop.opset.dtype import FLOAT32
+from omniop.opset.expr import Expr
+from omniop.opset.kernel import Store
+
+_CHEAP = 12
+"""Arithmetic, in adds, that is printed for every vector of a tile; of more there is a loop."""
+
+
+class TilePrinter(Accesses):
+    """Code of a tile: a subclass computes the sums, `finish` prints what is stored and defines the function."""
+
+    def __init__(self, module: Module, tile: Tile, stored: TileStore) -> None:
+        kernel = stored.kernel
+        super().__init__(kernel, module, free_axes(kernel))
+        self.module = module
+        self.tile = tile
+        self.lanes = block_of(module.target)
+        (self._store,) = kernel.stores
+        self._axes = kernel.axes
+        self._stored = stored
+        self._buffers = sorted({n.attr.source for n in expr.walk(self._store.value) if n.op == "load"} - {stored.hole})
+        self._buffers.append(self._store.buffer)
+
+    def finish(self, name: str, sums: Sequence[Value]) -> None:
+        """``sums``: by vector, then by pixel."""
+        root = self.root
+        llvm_vector.prologue(root)
+        for k in dict.fromkeys(self._buffers):
+            at = root.let(f"getelementptr ptr, ptr %buffers, i64 {k}")
+            root.do(f"%buffer{k} = load ptr, ptr {at}, align 8")
+        image, block, y, pixel, lane = self._axes
+        numbers = {image: argument("image"), y: argument("y"), pixel: argument("pixel")}
+        root.places.update(numbers)
+        cost = sum(ALU[n.attr].cost for n in expr.walk(self._store.value) if n.op == "alu" and n.dtype is FLOAT32)
+        count = len(self.tile.pixels)
+        for v in range(self.tile.vectors):
+            scope = Scope(self.module, root)
+            scope.places |= {block: plus(root, argument("block"), v), lane: index(0)}
+            scope.lane_axis, scope.lanes = lane, self.lanes
+            if self._stored.channels:
+                left = root.op("sub", index(self._stored.channels), root.mul(scope.places[block], index(self.lanes)))
+                scope.mask = lanes_below(root, root.intrinsic("smin", left, index(self.lanes)), self.lanes)
+            own = sums[v * count : (v + 1) * count]
+            (self._one_by_one if cost <= _CHEAP else self._in_a_loop)(scope, own)
+            root.lines += scope.lines
+            root.block = scope.block
+        define(self.module, name, POINTERS, NUMBERS, root)
+
+    def _one_by_one(self, scope: Scope, sums: Sequence[Value]) -> None:
+        """Each pixel is a constant away from the first: its place is part of the instructions."""
+        _, _, y, pixel, _ = self._axes
+        scope.block = self.root.block
+        for (line, column), value in zip(self.tile.pixels, sums, strict=True):
+            one = self._moved({y: y + line, pixel: pixel + column})
+            scope.memo[self._hole_of(one)] = value
+            self.store(one, scope)
+
+    def _in_a_loop(self, scope: Scope, sums: Sequence[Value]) -> None:
+        root, (_, _, y, pixel, _) = self.root, self._axes
+        held = root.let(f"alloca [{len(sums) * self.lanes} x float], align 64")
+        for k, value in enumerate(sums):
+            store(root, value, held, index(k * self.lanes))
+        scope.block = root.block
+        for line in range(self.tile.lines):
+            column = expr.raw_axis(1 << 20, expr.index(self.tile.columns))
+            one = self._moved({y: y + line, pixel: pixel + column})
+            inside = Scope(self.module, scope)
+            loop = Loop(scope, inside, [index(0)])
+            inside.places[column] = loop.carried[0]
+            at = inside.mul(plus(inside, loop.carried[0], line * self.tile.columns), index(self.lanes))
+            inside.memo[self._hole_of(one)] = load(inside, held, at, self.lanes)
+            self.store(one, inside)
+            following = plus(inside, loop.carried[0], 1)
+            loop.close([following], inside.compare("slt", following, index(self.tile.columns)))
+
+    def _moved(self, places: dict[Expr, Expr]) -> Store:
+        """The store at other pixels, its offsets in normal form."""
+        done: dict[Expr, Expr] = {}
+        for node in expr.walk(self._store.value):
+            args = tuple(done[a] for a in node.args)
+            if node.op == "axis":
+                done[node] = places.get(node, node)
+            elif node.op == "load":
+                done[node] = expr.rebuild(node, (poly.simplify(args[0]), *args[1:]))
+            else:
+                done[node] = expr.rebuild(node, args)
+        offset = poly.simplify(expr.substitute(self._store.offset, places))
+        return Store(self._store.buffer, offset, done[self._store.value])
+
+    def _hole_of(self, store: Store) -> Expr:
+        return next(n for n in expr.walk(store.value) if n.op == "load" and n.attr.source == self._stored.hole)

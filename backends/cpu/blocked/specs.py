@@ -1,0 +1,98 @@
+"""The tuned kernels for blocked layouts, as the dispatcher chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from omniop.backends.base import YES, Answer, KernelSpec, No, OpContext, Runnable
+from omniop.backends.codegen.llvm_ir import Target
+from omniop.backends.codegen.llvm_tiles import PANEL, block_of
+from omniop.backends.cpu.blocked.direct import MAX_FRAME, DirectConv
+from omniop.backends.cpu.blocked.grid import GridCall
+from omniop.opset.dtype import FLOAT32
+from omniop.opset.kernel import Call
+from omniop.opset.layout import ROW_MAJOR, Layout, blocked
+
+PRIMS = ("conv",)
+"""What there are kernels for."""
+RANKS = (3, 4)
+FEW_CHANNELS = 4
+"""Up to so many channels an image is read row-major: blocks would be mostly empty."""
+
+
+def specs(target: Target) -> list[KernelSpec]:
+    """Those for a CPU of this kind."""
+    found = []
+    for rank in RANKS:
+        image = blocked(rank, 1, block_of(target))
+        found += [_direct(target, image, rows) for rows in (False, True)]
+    return found
+
+
+def weights_layout(rank: int, block: int, rows: bool) -> Layout:
+    """Weights in the order in which a tile reads them: ``[M / panel, C / block, *window, block, panel]``; the image's
+    channels are not in blocks when it is row-major (``rows``)."""
+    panel = PANEL * block
+    space = tuple((k, 0, "whole") for k in range(2, rank))
+    if rows:
+        return Layout(f"panels of {panel}", ((0, panel, "outer"), (1, 0, "whole"), *space, (0, panel, "inner")))
+    order = ((0, panel, "outer"), (1, block, "outer"), *space, (1, block, "inner"), (0, panel, "inner"))
+    return Layout(f"panels of {panel} by {block}", order)
+
+
+def _direct(target: Target, image: Layout, rows: bool) -> KernelSpec:
+    block, rank = block_of(target), len(image.order) - 1
+
+    def make(_: object, call: Call) -> Runnable:
+        return GridCall(call, DirectConv(call, target, image, rows))
+
+    def when(op: OpContext) -> Answer:
+        return _takes(op, rank, block, rows)
+
+    return KernelSpec(
+        "conv",
+        f"conv{rank - 2}d_{image}" + ("_of_rows" if rows else ""),
+        make,
+        dtypes=(FLOAT32,),
+        when=when,
+        input_layouts=(ROW_MAJOR if rows else image, weights_layout(rank, block, rows)),
+        output_layouts=(image,),
+        epilogue=True,
+    )
+
+
+def _takes(op: OpContext, rank: int, block: int, rows: bool) -> Answer:
+    x, w = (t for t in op.inputs if t is not None)
+    (out,) = op.outputs
+    if len(x.shape) != rank:
+        return No("rank", f"it is for {rank - 2} dims of space")
+    if out.dtype is not FLOAT32:
+        return No("dtype", "it gives float32")
+    if not w.constant:
+        return No("weights", "its weights are packed once, and these are computed")
+    filters, depth, *window = _known(w.shape)
+    channels, group = x.shape[1], op.attrs["group"]
+    if not filters or not isinstance(channels, int) or not _whole(op.attrs["pads"]):
+        return No("dynamic", "channels, window and padding have to be known")
+    if rows != (channels <= FEW_CHANNELS):
+        return No("channels", f"images of up to {FEW_CHANNELS} channels are read row-major, others in blocks")
+    if filters < block:
+        return No("channels", f"{filters} filters do not fill a block of {block}")
+    if group > 1 and (depth % block or filters // group % (PANEL * block)):
+        return No("group", f"groups of {depth} channels and {filters // group} filters are no whole blocks")
+    reach = prod((k - 1) * d + 1 for k, d in zip(window, op.attrs["dilations"], strict=True))
+    if 4 * reach * channels > MAX_FRAME:
+        return No("window", f"a window of {reach} pixels of {channels} channels is too large")
+    if out.shape[2:] == (1,) * (rank - 2):
+        return No("pixels", "one pixel makes no tile")
+    return YES
+
+
+def _known(shape: Sequence[int | None]) -> list[int]:
+    """The shape, or zeros when it is not all known."""
+    return [d if isinstance(d, int) else 0 for d in shape] if None not in shape else [0] * len(shape)
+
+
+def _whole(numbers: Sequence[object]) -> bool:
+    return all(isinstance(n, int) and n >= 0 for n in numbers)
