@@ -206,6 +206,11 @@ class Device(ABC):
         Works are legal for ``caps``. Raises DeviceError naming the work that did not build.
         """
 
+    @property
+    def threads(self) -> int | None:
+        """How many of the host's a run keeps busy that does not say so; None for hardware that is not made of them."""
+        return None
+
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         """These launches, in order, as one function. A device that can hand on several at once does it here.
 

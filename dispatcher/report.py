@@ -55,6 +55,8 @@ class Explanation:
 
     devices: list[str]
     rewrites: list[str]
+    threads: dict[str, int] = field(default_factory=dict)
+    """How many of the host's a run may keep busy, for devices that are made of them."""
     nodes: list[NodeReport] = field(default_factory=list)
     templates: list[TemplateReport] = field(default_factory=list)
     copied_bytes: int = 0
@@ -79,7 +81,8 @@ class Explanation:
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        lines = [f"devices: {', '.join(self.devices)}"]
+        threads = {name: f" ({n} thread{'s' * (n > 1)})" for name, n in self.threads.items()}
+        lines = [f"devices: {', '.join(name + threads.get(name, '') for name in self.devices)}"]
         lines += [f"rewritten: {r}" for r in self.rewrites]
         width = max((len(n.node) for n in self.nodes), default=0)
         lines.append(f"\nnodes ({len(self.nodes)}):")
@@ -122,6 +125,7 @@ def explain(session: Session) -> Explanation:
     labels = session.model.labels
     counted = Counter(session.model.rewrites)
     result = Explanation([d.name for d in session.devices], [f"{rule}, {n} times" for rule, n in counted.items()])
+    result.threads = {d.name: session.threads or d.threads for d in session.devices if d.threads}
     for template in templates_of(session.runner):
         result.templates.append(_template(template, labels.names))
     for _, d in sorted(decisions_of(session.runner).items()):

@@ -23,6 +23,8 @@ class DeviceInfo:
     driver: str
     dtypes: tuple[str, ...]
     problem: str | None = None
+    threads: int | None = None
+    """How many of the host's a session uses that does not say so, on a device that is made of them."""
 
     @property
     def available(self) -> bool:
@@ -60,6 +62,7 @@ def devices(*, all: bool = False) -> list[DeviceInfo]:
             f"{d.fingerprint.vendor} {d.fingerprint.name}".strip(),
             d.fingerprint.driver,
             tuple(sorted(t.name for t in d.caps.compute)),
+            threads=d.threads,
         )
         for d in registry().devices()
     ]

@@ -1,4 +1,4 @@
-"""The CPU as a device: host memory, kernels by LLVM, products by numpy's BLAS."""
+"""The CPU as a device: host memory, kernels by LLVM, what they do not do by numpy."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from omniop.backends.cpu.calls import PRIMS, PlannedCall
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.sequence import sequence
+from omniop.backends.cpu.team.cpus import default_threads
 from omniop.opset import dtype as dtypes
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
@@ -36,7 +37,7 @@ _COMPUTE = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) |
 
 
 class CpuDevice(Device):
-    """See the module. A launch is done when it returns, on the thread that called it."""
+    """See the module. A launch is done when it returns."""
 
     def __init__(self, kernels: KernelTable) -> None:
         self.name = "cpu"
@@ -93,6 +94,10 @@ class CpuDevice(Device):
             else:
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables
+
+    @property
+    def threads(self) -> int:
+        return default_threads()
 
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         return sequence(launches, threads)

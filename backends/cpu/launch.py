@@ -14,7 +14,7 @@ from omniop.backends.cpu.recording import Record, Recording
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset.kernel import Kernel
 
-OPERATION = 0.2
+OPERATION = 0.4
 """Nanoseconds of one of the rough machine operations that kernels are weighed in."""
 
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 from omniop.backends.base import LaunchError
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.recording import Recording, tasks_of
-from omniop.backends.cpu.team import functions, team
-from omniop.backends.cpu.team_text import MAX_BUFFERS
+from omniop.backends.cpu.team.code import functions
+from omniop.backends.cpu.team.words import MAX_BUFFERS
+from omniop.backends.cpu.team.workers import team
 
 _SCRATCH = Scratch()
 """Of threads that run programs."""

@@ -10,7 +10,7 @@ from omniop.backends.cpu import blas
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.program import Program, Recorded, RecordedWork
 from omniop.backends.cpu.recording import Recording
-from omniop.backends.cpu.team import default_threads
+from omniop.backends.cpu.team.cpus import default_threads
 
 
 def sequence(launches: Sequence[Launched], threads: int | None = None) -> Sequenced:

@@ -52,7 +52,8 @@ def devices_table(devices: Sequence[DeviceInfo]) -> Table:
             floats = [name for name in d.dtypes if "float" in name]
             whole = len(d.dtypes) - len(floats)
             computes = f"{', '.join(floats)}; {whole} integer and bool"
-            table.add_row(f"[green]{escape(d.name)}[/]", escape(d.description), escape(d.driver), computes)
+            what = d.description + (f", {_count(d.threads, 'thread')}" if d.threads else "")
+            table.add_row(f"[green]{escape(d.name)}[/]", escape(what), escape(d.driver), computes)
     return table
 
 
@@ -84,7 +85,11 @@ def placement_line(explanation: Explanation) -> str:
     nodes = Counter(node.device for node in explanation.nodes)
     kernels = Counter(step.device for step in explanation.kernels())
     free, host = nodes.pop("-", 0), nodes.pop("host", 0)
-    parts = [f"{name}: {_count(n, 'node')} in {_count(kernels[name], 'kernel')}" for name, n in nodes.items()]
+    threads = {name: f" on {_count(n, 'thread')}" for name, n in explanation.threads.items()}
+    parts = [
+        f"{name}: {_count(n, 'node')} in {_count(kernels[name], 'kernel')}{threads.get(name, '')}"
+        for name, n in nodes.items()
+    ]
     parts += [f"host: {_count(host, 'node')}"] * (host > 0)
     parts += [f"{_count(free, 'node')} without work"] * (free > 0)
     parts += [f"tensor work: {', '.join(f'{name} {explanation.share(name):.1%}' for name in explanation.tensor_work)}"]

@@ -23,9 +23,8 @@ from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Record, Recording, tasks_of
 from omniop.backends.cpu.sequence import sequence
-from omniop.backends.cpu.team import VARIABLE, Team, default_threads, team
-from omniop.backends.cpu.team_text import available
-from omniop.opset.errors import DeviceError
+from omniop.backends.cpu.team.code import available
+from omniop.backends.cpu.team.workers import Team, team
 
 pytestmark = pytest.mark.skipif(not available(), reason="workers cannot sleep on this system")
 
@@ -227,6 +226,16 @@ def test_memory_that_workers_do_not_get_names_the_launch() -> None:
     assert caught.value.position == 1
 
 
+def test_called_work_is_told_its_place_behind_programs() -> None:
+    def greedy(buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        raise MemoryError("no more")
+
+    launches = [Launched(Counter(), (0,), (4,)), Launched(greedy, (0,), ())]
+    with pytest.raises(LaunchError, match="no more") as caught:
+        sequence(launches, 2)([zeros(4)])
+    assert caught.value.position == 1
+
+
 # The process ----------------------------------------------------------------------------------------------------------
 
 
@@ -294,30 +303,3 @@ def test_threads_that_cannot_be_started_are_not_missed(monkeypatch: pytest.Monke
     monkeypatch.setattr(threading.Thread, "start", start)
     few = Team()
     assert (few.gather(4), few.gather(4), few.gather(2)) == (2, 2, 2)
-
-
-# How many -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, "3")
-    assert default_threads() == 3
-    monkeypatch.delenv(VARIABLE)
-    assert default_threads() == len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
-def test_what_is_no_number_of_threads_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VARIABLE, text)
-    with pytest.raises(DeviceError, match=f"{VARIABLE} is a number of threads, at least 1, not {text!r}"):
-        default_threads()
-
-
-def test_called_work_is_told_its_place_behind_programs() -> None:
-    def greedy(buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        raise MemoryError("no more")
-
-    launches = [Launched(Counter(), (0,), (4,)), Launched(greedy, (0,), ())]
-    with pytest.raises(LaunchError, match="no more") as caught:
-        sequence(launches, 2)([zeros(4)])
-    assert caught.value.position == 1

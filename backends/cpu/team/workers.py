@@ -1,39 +1,20 @@
-"""The process's worker team: Python threads that stay in compiled code, without the GIL, and help who has the lease.
-
-`team_text` has the code. One program at a time has the team; others run on their own threads meanwhile.
-"""
+"""The process's worker team, as Python has it: its threads, and their scratch memory."""
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
-import platform
 import threading
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
-from omniop.backends.cpu import jit, team_text
 from omniop.backends.cpu.memory import HostBuffer
-from omniop.opset.errors import DeviceError
+from omniop.backends.cpu.team.code import available, functions
+from omniop.backends.cpu.team.words import MAX_THREADS, WORDS
 
-VARIABLE = "OMNIOP_NUM_THREADS"
-"""The environment variable that says how many threads a session has that does not say so itself."""
 _PAGE = 4096
 """Workers' scratch memory begins at one: no two write to one line, and each is where its worker is."""
 _GOODBYE = 5.0
 """Seconds that the process's end waits for a worker."""
-
-
-def default_threads() -> int:
-    """As the environment says, else a thread for each CPU that the process may use. Raises DeviceError."""
-    wanted = os.environ.get(VARIABLE, "")
-    if wanted:
-        if not (wanted.isdecimal() and int(wanted)):
-            raise DeviceError(f"{VARIABLE} is a number of threads, at least 1, not {wanted!r}")
-        return int(wanted)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerMemory(NamedTuple):
@@ -48,13 +29,13 @@ class Team:
     """The workers, started when they are first wanted."""
 
     def __init__(self) -> None:
-        self._control = HostBuffer(8 * team_text.WORDS)
+        self._control = HostBuffer(8 * WORDS)
         self._control.bytes[:] = 0
         self.control = self._control.address
         """Address of the block of memory that the threads meet in."""
         self._lock = threading.Lock()
         self._workers: list[threading.Thread] = []
-        self._most = team_text.MAX_THREADS if team_text.available() else 1
+        self._most = MAX_THREADS if available() else 1
         self._memory = WorkerMemory(0, 0)
 
     def gather(self, threads: int) -> int:
@@ -104,16 +85,6 @@ _team = Team()
 def team() -> Team:
     """This process's."""
     return _team
-
-
-@cache
-def functions() -> dict[str, Callable[..., None]]:
-    """``program``, ``worker`` and ``stop``; see `team_text`."""
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    wanted = {"program": [*[pointer] * 4, number, pointer, number]}
-    if team_text.available():
-        wanted |= {"worker": [pointer, number], "stop": [pointer]}
-    return jit.build_module(wanted, team_text.print_team, platform.machine())
 
 
 def _forget() -> None:
