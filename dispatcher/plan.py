@@ -299,13 +299,11 @@ class Planner(Fusion):
         after: list[AnyStep] = []
         for k in range(carries):
             target = definition.outputs[k]
-            axes = prims.axes_of(target.shape)
-            before.append(self._move(definition, self.resolve(definition.initial[k]), target, axes))
-            after.append(self._move(definition, self.resolve(definition.updated[k]), target, axes))
+            before.append(self._move(definition, self.resolve(definition.initial[k]), target))
+            after.append(self._move(definition, self.resolve(definition.updated[k]), target))
         for k, t in enumerate(definition.collected):
-            axes = prims.axes_of(t.shape)
             target = definition.outputs[carries + k]
-            after.append(self._move(definition, self.resolve(t), target, (expr.size(definition.step), *axes)))
+            after.append(self._move(definition, self.resolve(t), target, expr.size(definition.step)))
         return RepeatStep(
             definition,
             device,
@@ -316,12 +314,12 @@ class Planner(Fusion):
             {definition.origin},
         )
 
-    def _move(self, definition: Repeat, source: Tensor, target: Tensor, index: tuple[Expr, ...]) -> Step:
-        """``target[index] = source``."""
+    def _move(self, definition: Repeat, source: Tensor, target: Tensor, *row: Expr) -> Step:
+        """``target = source``, or ``target[row] = source``. Their dims are equal, but may be spelled otherwise."""
         axes = prims.axes_of(source.shape)
         builder = self._builder()
         value = expr.load(source, axes, source.dtype)
-        kernel = build_kernel(builder, axes, [(target, index, value, None, None, 0)])
+        kernel = build_kernel(builder, axes, [(target, (*row, *axes), value, None, None, 0)])
         return self._step(definition, kernel, builder, {definition.origin})
 
 

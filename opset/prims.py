@@ -196,6 +196,9 @@ def repeat(
     outside = dict(trace.interned)
     carried = tuple(source("carried", t.shape, t.dtype) for t in initial)
     updated, collected = body(step, *carried)
+    for old, new in zip(initial, updated, strict=True):
+        if old.rank != new.rank or not all(map(dims_equal, old.shape, new.shape)):
+            raise ModelError(f"a state of shape {list(old.shape)} becomes one of {list(new.shape)}")
     own = set(trace.definitions[first:]) - {t.definition for t in carried}
     updated = [t if t.definition in own else _map(t.shape, t.at(*axes_of(t.shape))) for t in updated]
     inside = tuple(trace.definitions[first:])

@@ -11,7 +11,7 @@ from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.definitions import Tensor
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import require_equal
+from omniop.opset.lower.common import require_equal, require_shape
 from omniop.opset.lower.linalg import matmul
 from omniop.opset.lower.recurrent_activation import Activation, activations
 from omniop.opset.lowering import Node, lowering
@@ -107,7 +107,9 @@ class Layer:
     def initial(self, given: Tensor | None) -> Tensor:
         if given is None:
             return p.full(self.state_shape, 0, self.wide)
-        return p.cast(p.transpose(given, (1, 0, 2)) if self.batch_first else given, self.wide)
+        t = p.transpose(given, (1, 0, 2)) if self.batch_first else given
+        require_shape(self.node, t, self.state_shape, "an initial state")
+        return p.cast(t, self.wide)
 
     def walk(self, initial: Sequence[Tensor], step_of: Step) -> tuple[Tensor | None, ...]:
         """All steps: (Y or None where nobody wants it, the last of each state), in the node's layout and dtype.
