@@ -166,5 +166,5 @@ def tolerance_of_function(function: str, dtype: DType) -> Tolerance:
     return EXACT if limit <= 0.5 else Ulps(limit)
 
 
-_COARSE = ("GridSample", "DeformConv", "Adam", "Adagrad", "Momentum")
-"""onnx.reference rounds places, and what optimisers make of their attributes, to float32."""
+_COARSE = ("GridSample", "DeformConv", "Adam")
+"""onnx.reference rounds places to float32, and the outcome of Adam where there is more than one tensor."""

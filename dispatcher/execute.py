@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omniop.backends.base import Buffer, Device
-from omniop.dispatcher import host_ml  # noqa: F401 - its ops enter the tables
+from omniop.dispatcher import host_ml, host_random, host_strings  # noqa: F401 - their ops enter the tables
 from omniop.dispatcher.build import allocate
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value

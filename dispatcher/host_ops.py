@@ -35,7 +35,7 @@ def host_op(*names: str, domain: str = "") -> Callable[[HostOp], HostOp]:
     return register
 
 
-def _scalar(value: RuntimeValue, info: NodeInfo) -> Any:
+def one_element(value: RuntimeValue, info: NodeInfo) -> Any:
     array = to_host(value)
     if array.size != 1:
         raise ExecutionError(f"{info.label}: one element is needed, the input has {array.size}")
@@ -56,22 +56,22 @@ def _run_body(
 
 @host_op("If")
 def if_(runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport) -> list[Any]:
-    branch = "then_branch" if _scalar(inputs[0], info) else "else_branch"
+    branch = "then_branch" if one_element(inputs[0], info) else "else_branch"
     return _run_body(runner, info.attributes[branch], [], env, report)
 
 
 @host_op("Loop")
 def loop(runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport) -> list[Any]:
     graph = info.attributes["body"]
-    trips = None if inputs[0] is None else _scalar(inputs[0], info)
-    going = True if len(inputs) < 2 or inputs[1] is None else bool(_scalar(inputs[1], info))
+    trips = None if inputs[0] is None else one_element(inputs[0], info)
+    going = True if len(inputs) < 2 or inputs[1] is None else bool(one_element(inputs[1], info))
     state = list(inputs[2:])
     scans: list[list[RuntimeValue]] = [[] for _ in range(len(graph.outputs) - 1 - len(state))]
     step = 0
     while going and (trips is None or step < trips):
         args = [np.array(step, np.int64), np.array(going), *state]
         outputs = _run_body(runner, graph, args, env, report)
-        going = bool(_scalar(outputs[0], info))
+        going = bool(one_element(outputs[0], info))
         state = outputs[1 : 1 + len(state)]
         for rows, value in zip(scans, outputs[1 + len(state) :], strict=True):
             rows.append(value)
@@ -164,7 +164,7 @@ def sequence_empty(runner: Any, info: Any, inputs: Sequence[RuntimeValue], env: 
 
 
 def _position(info: NodeInfo, value: RuntimeValue, length: int, last: int) -> int:
-    place = int(_scalar(value, info))
+    place = int(one_element(value, info))
     if not -length <= place <= last:
         raise ExecutionError(f"{info.label}: position {place} is outside a sequence of {length}")
     return place + length if place < 0 else place
@@ -265,11 +265,14 @@ def by_reference(
     import onnx_ir as ir
 
     node = ir.serde.serialize_node(runner.model.node(info))
+    imports = dict(info.imports)
+    if info.key in _NAMED_ANEW:
+        node.domain, node.op_type, imports[""] = "", *_NAMED_ANEW[info.key]
     feeds = {name: to_host(v) for name, v in zip(node.input, inputs, strict=False) if name}
     untyped = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(feeds)]
     graph = onnx.helper.make_graph([node], "host", untyped, [onnx.ValueInfoProto(name=n) for n in node.output if n])
-    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in info.imports.items()]
-    model = onnx.helper.make_model(graph, opset_imports=imports)
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()]
+    model = onnx.helper.make_model(graph, opset_imports=opsets)
     try:
         found = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
     except Exception as error:
@@ -277,23 +280,11 @@ def by_reference(
     return [v.astype(object) if isinstance(v, np.ndarray) and v.dtype.kind in "UST" else v for v in found]
 
 
+_NAMED_ANEW = {
+    ("com.microsoft", "GatherND"): ("GatherND", 13),
+    ("com.microsoft", "ExpandDims"): ("Unsqueeze", 13),
+}
+"""Operators that ONNX has under a name and version of its own."""
+
 for _name in ("StringConcat", "StringSplit", "StringNormalizer", "RegexFullMatch", "TfIdfVectorizer", "ImageDecoder"):
     HOST_OPS["", _name] = by_reference
-for _name in ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"):
-    HOST_OPS["", _name] = by_reference
-
-
-def training_dropout(
-    runner: GraphRunner, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Env, report: RunReport
-) -> list[Any]:
-    """Elements kept where numpy's draw is at least the ratio, and scaled up by as much as is lost on average."""
-    x = to_host(inputs[0])
-    given = inputs[1] if len(inputs) > 1 else None
-    ratio = 0.5 if given is None else float(_scalar(given, info))
-    if not 0 <= ratio < 1:
-        raise ExecutionError(f"{info.label}: a ratio of {ratio}; at least 0 and below 1 is needed")
-    kept = np.random.RandomState(info.attributes.get("seed")).uniform(0.0, 1.0, x.shape) >= ratio
-    return [(kept * x.astype(np.float64) / (1.0 - ratio)).astype(x.dtype), kept][: len(info.outputs)]
-
-
-HOST_FORMS["", "Dropout"] = training_dropout

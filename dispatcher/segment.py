@@ -127,11 +127,16 @@ class SegmentTracer:
                 passed.append(v)
                 continue
             value = self.value(v)
-            if value == Opaque(v) or (isinstance(value, Tensor) and self.sources.get(value) is v):
+            if self._is_untouched(value, v):
                 passed.append(v)
             else:
                 results[v] = value
         return results, passed
+
+    def _is_untouched(self, value: Any, v: Value) -> bool:
+        """Whether ``value`` is the runtime value ``v`` itself."""
+        source = value.key if isinstance(value, Opaque) else None
+        return (self.sources.get(value) if isinstance(value, Tensor) else source) is v
 
     # Values -----------------------------------------------------------------------------------------------------------
 

@@ -23,14 +23,17 @@ Prepared = Callable[[Feeds], Outputs]
 Engine = Callable[[onnx.ModelProto], Prepared]
 
 
-def reference_engine(model: onnx.ModelProto) -> Prepared:
-    """onnx's reference implementation in numpy."""
+def reference_engine(model: onnx.ModelProto, wide: bool = False) -> Prepared:
+    """onnx's reference implementation in numpy. ``wide``: attributes take part as Python's floats, not as numbers of 32
+    bits, which make their products with such numbers as narrow."""
     from onnx.reference import ReferenceEvaluator
 
     try:
         evaluator = ReferenceEvaluator(model)
     except NotImplementedError as error:
         raise UnsupportedError(f"onnx.reference: {error}") from error
+    if wide:
+        _widen_attributes(evaluator)
 
     def run(feeds: Feeds) -> Outputs:
         try:
@@ -40,6 +43,13 @@ def reference_engine(model: onnx.ModelProto) -> Prepared:
         return {name: _strings_as_objects(value) for name, value in zip(evaluator.output_names, outputs, strict=True)}
 
     return run
+
+
+def _widen_attributes(evaluator: Any) -> None:
+    for node in evaluator.rt_nodes_:
+        narrow = {name: value for name, value in vars(node).items() if isinstance(value, np.float32)}
+        for name, value in narrow.items():
+            setattr(node, name, float(value))
 
 
 def _strings_as_objects(value: Any) -> Any:

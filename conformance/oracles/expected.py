@@ -65,7 +65,7 @@ def reference(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:
 def widened(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:
     """onnx.reference on the model in float64, rounded once to the outputs' dtypes."""
     wide = dict.fromkeys(_WIDER, "float64")
-    return _rounded(sample, reference_engine(models.build(sample, retyped=wide))(models.retype(feeds, wide)))
+    return _rounded(sample, reference_engine(models.build(sample, retyped=wide), wide=True)(models.retype(feeds, wide)))
 
 
 def runtime(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:

@@ -129,7 +129,68 @@ def _windows(
 
 
 def softsign(_: Attributes, x: np.ndarray) -> Sequence[Any]:
-    return [np.where(np.isinf(x), np.sign(x), x / (1 + np.abs(x)))]
+    """onnx.reference takes no scalar."""
+    return [x / (1 + np.abs(x))]
+
+
+def shrink(attributes: Attributes, x: np.ndarray) -> Sequence[Any]:
+    """In the dtype itself: onnx.reference takes integers of 64 bits through floats."""
+    limit, bias = attributes["lambd"], x.dtype.type(attributes["bias"])
+    return [np.where(x < -limit, x + bias, np.where(x > limit, x - bias, x.dtype.type(0)))]
+
+
+def global_max_pool(_: Attributes, x: np.ndarray) -> Sequence[Any]:
+    return [x.max(tuple(range(2, x.ndim)), keepdims=True)]
+
+
+def affine_grid(attributes: Attributes, theta: np.ndarray, size: np.ndarray) -> Sequence[Any]:
+    """The places of an image's elements, from -1 to 1 along each axis, moved; x comes first."""
+    spatial = size.tolist()[2:]
+    ends = [1.0 if attributes["align_corners"] else 1 - 1 / n for n in spatial]
+    places = np.meshgrid(*(np.linspace(-e, e, n) for e, n in zip(ends, spatial, strict=True)), indexing="ij")
+    points = np.stack([*reversed(places), np.ones(spatial)], -1)
+    return [np.einsum("nij,...j->n...i", theta, points)]
+
+
+def hann_window(attributes: Attributes, size: np.ndarray) -> Sequence[Any]:
+    return [np.sin(_window_angles(attributes, size)) ** 2]
+
+
+def blackman_window(attributes: Attributes, size: np.ndarray) -> Sequence[Any]:
+    """0.42 - 0.5 cos(2 a) + 0.08 cos(4 a) by the squares of sines: nothing cancels."""
+    square = np.sin(_window_angles(attributes, size)) ** 2
+    return [square * (0.36 + 0.64 * square)]
+
+
+def _window_angles(attributes: Attributes, size: np.ndarray) -> np.ndarray:
+    """pi k / n, counted from the nearer end, where it is exactly 0."""
+    count = int(size)
+    n = count if attributes["periodic"] else count - 1
+    k = np.arange(count)
+    return math.pi * np.minimum(k, n - k) / max(n, 1)
+
+
+def group_normalization(attributes: Attributes, x: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> Sequence[Any]:
+    """In float64 whatever ``stash_type`` says. Scale and bias are a group's before version 21, then a channel's."""
+    groups, channels = attributes["num_groups"], x.shape[1]
+    grouped = x.reshape(len(x), groups, -1)
+    normal = grouped - grouped.mean(2, keepdims=True)
+    normal /= np.sqrt(grouped.var(2, keepdims=True) + attributes["epsilon"])
+    each = [np.repeat(t, channels // len(t)).reshape(-1, *(1,) * (x.ndim - 2)) for t in (scale, bias)]
+    return [normal.reshape(x.shape) * each[0] + each[1]]
+
+
+def qlinear_matmul(
+    _: Attributes, a: Any, a_scale: Any, a_zero: Any, b: Any, b_scale: Any, b_zero: Any, y_scale: Any, y_zero: Any
+) -> Sequence[Any]:
+    """Exact, then scaled, rounded half to even, and saturated; onnx.reference multiplies the scales in their dtype."""
+
+    def rows(t: np.ndarray) -> np.ndarray:
+        return t.astype(np.float64).reshape(t.shape + (1,) * t.ndim)
+
+    total = (a - rows(a_zero)) @ (b - b_zero.astype(np.float64)) * (rows(a_scale) * b_scale / rows(y_scale))
+    limits = np.iinfo(y_zero.dtype)
+    return [np.clip(np.rint(total) + rows(y_zero), limits.min, limits.max)]
 
 
 def reduce_log_sum(attributes: Attributes, x: np.ndarray, axes: np.ndarray | None = None) -> Sequence[Any]:
@@ -162,7 +223,8 @@ def batch_normalization(
 
 
 def mean_variance_normalization(attributes: Attributes, x: np.ndarray) -> Sequence[Any]:
-    axes = tuple(attributes.get("axes", (0, 2, 3)))
+    """In more than float64: the mean of squares less the square of the mean cancels."""
+    axes, x = tuple(attributes.get("axes", (0, 2, 3))), x.astype(np.longdouble)
     m = x.mean(axes, keepdims=True)
     return [(x - m) / (np.sqrt(np.mean(x * x, axes, keepdims=True) - m * m) + 1e-9)]
 
@@ -360,7 +422,16 @@ def simplified_layer_normalization(attributes: Attributes, x: np.ndarray, scale:
 NUMERIC: Mapping[str, Numeric] = {
     **{"Erf": erf, "Gelu": onnx_gelu, "LpNormalization": lp_normalization, "MaxPool": max_pool},
     "LpPool": lp_pool,
-    **{"Mean": mean, "Softsign": softsign, "ReduceLogSum": reduce_log_sum, "ReduceLogSumExp": reduce_log_sum_exp},
+    **{
+        "Softsign": softsign,
+        "Shrink": shrink,
+        "GlobalMaxPool": global_max_pool,
+        "AffineGrid": affine_grid,
+        "HannWindow": hann_window,
+    },
+    "BlackmanWindow": blackman_window,
+    **{"GroupNormalization": group_normalization, "QLinearMatMul": qlinear_matmul},
+    **{"Mean": mean, "ReduceLogSum": reduce_log_sum, "ReduceLogSumExp": reduce_log_sum_exp},
     **{"BatchNormalization": batch_normalization, "MeanVarianceNormalization": mean_variance_normalization},
     **{"LRN": lrn, "GlobalLpPool": global_lp_pool, "MaxRoiPool": max_roi_pool, "ConvTranspose": conv_transpose},
     **{"OneHot": one_hot, "Pad": pad, "com.microsoft::Pad": pad},

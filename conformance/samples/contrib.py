@@ -38,7 +38,8 @@ def product(op: Op) -> Found:
             yield op(normal(dtype, *left), normal(dtype, *right), transA=a, transB=b)
             if op.name == "FusedGemm":
                 yield op(normal(dtype, *left), normal(dtype, *right), normal(dtype, 5), transA=a, transB=b, beta=0.5)
-                for kind in ("Relu", "Tanh", "Sigmoid", "LeakyRelu"):
+                kinds = ("Relu", "Tanh", "Sigmoid", "LeakyRelu") if dtype in op.dtypes("T", kinds="f") else ("Relu",)
+                for kind in kinds:
                     yield op(normal(dtype, *left), normal(dtype, *right), transA=a, transB=b, activation=kind)
             else:
                 yield op(normal(dtype, 2, *left), normal(dtype, *right), transA=a, transB=b, alpha=0.25)

@@ -61,6 +61,11 @@ def wide(dtype: str, *shape: int) -> Values:
     return Values(dtype, shape, "wide")
 
 
+def powers(dtype: str, *shape: int) -> Values:
+    """1/2, 1 and 2: their products are exact."""
+    return Values(dtype, shape, "powers")
+
+
 def distinct(dtype: str, *shape: int) -> Values:
     """No two elements equal, where the dtype has as many values; in random order."""
     return Values(dtype, shape, "distinct")
@@ -124,6 +129,10 @@ def _special(values: Values, random: np.random.Generator) -> Any:
     return np.resize(np.roll(few, int(random.integers(few.size))), size).reshape(values.shape)
 
 
+def _powers(values: Values, random: np.random.Generator) -> Any:
+    return random.choice((0.5, 1.0, 2.0), values.shape)
+
+
 def _distinct(values: Values, random: np.random.Generator) -> Any:
     size = int(np.prod(values.shape, dtype=np.int64))
     found = dtypes.of_name(values.dtype)
@@ -135,7 +144,7 @@ def _distinct(values: Values, random: np.random.Generator) -> Any:
 
 KINDS: Mapping[str, Callable[[Values, np.random.Generator], Any]] = {
     **{"normal": _normal, "uniform": _uniform, "whole": _whole, "wide": _wide},
-    **{"special": _special, "distinct": _distinct},
+    **{"special": _special, "distinct": _distinct, "powers": _powers},
 }
 
 

@@ -66,7 +66,9 @@ def einsum(op: Op) -> Found:
     )
     for dtype in op.dtypes():
         for equation, *shapes in spread(op, dtype, equations):
-            yield op(*(normal(dtype, *shape) for shape in shapes), equation=equation)
+            total = equation in ("ii", "i,i", "ij->")  # one number, of which nothing may be left where signs differ
+            drawn = (uniform(dtype, shape, 0.5, 3) if total else normal(dtype, *shape) for shape in shapes)
+            yield op(*drawn, equation=equation)
     yield op(normal("float32", 2, 3), equation="ijk->i", refused=True)
     yield op(normal("float32", 2, 3), normal("float32", 4, 5), equation="ij,jk->ik", refused=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omniop.conformance.samples.drawing import distinct, index, normal, special, uniform
+from omniop.conformance.samples.drawing import distinct, index, normal, powers, special, uniform
 from omniop.conformance.samples.op import Found, Op, samples, spread
 
 AXES = (
@@ -29,6 +29,8 @@ def reduce(op: Op) -> Found:
         bits = dtype in op.dtypes(kinds="b")
         for shape, axes in spread(op, dtype, AXES):
             values = normal(dtype, *shape) if bits else uniform(dtype, shape, low, high)
+            if op.name == "ReduceProd" and shape[-1] > 100 and dtype in op.dtypes(kinds="f"):
+                values = powers(dtype, *shape)  # of n factors in any order, n / 2 roundings
             yield op(values, axes=list(axes))
             yield op(values, axes=list(axes), keepdims=0)
         values = normal(dtype, 2, 3, 4) if bits else uniform(dtype, (2, 3, 4), low, high)

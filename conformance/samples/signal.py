@@ -75,7 +75,7 @@ def resize(op: Op) -> Found:
         for mode in ("nearest", "linear"):
             yield op(normal("float32", 1, 2, 3, 4), np.array([1, 1, 2, 1.5], np.float32), mode=mode)
         return
-    roi = None if op.version >= 13 else np.zeros(0, np.float32)
+    roi = nothing = None if op.version >= 13 else np.zeros(0, np.float32)
     for dtype in op.dtypes("T1", kinds="f"):
         for mode in _MODES:
             for coordinates in spread(op, dtype, _COORDINATES):
@@ -84,7 +84,6 @@ def resize(op: Op) -> Found:
                 options: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
                 for scales in ([1, 1, 2, 2], [1, 1, 0.75, 1.5]):
                     yield op(normal(dtype, 1, 2, 5, 4), roi, np.array(scales, np.float32), **options)
-                nothing = None if op.version >= 13 else np.zeros(0, np.float32)
                 yield op(normal(dtype, 1, 1, 5, 4), roi, nothing, np.array([1, 1, 3, 7]), **options)
         yield op(normal(dtype, 1, 1, 9, 8), roi, np.array([1, 1, 0.4, 0.5], np.float32), mode="linear", antialias=1)
         yield op(normal(dtype, 1, 1, 9, 8), roi, np.array([1, 1, 0.4, 0.5], np.float32), mode="cubic", antialias=1)
@@ -99,7 +98,7 @@ def resize(op: Op) -> Found:
                 yield op(*(normal(dtype, 2, 5, 4), None, None, sizes), axes=[1, 2], keep_aspect_ratio_policy=policy)
         crop = np.array([0, 0, 0.2, 0.3, 1, 1, 0.9, 0.8], np.float32).astype(np.float32)
         options = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
-        yield op(normal(dtype, 1, 1, 6, 6), crop, None, np.array([1, 1, 3, 4]), mode="linear", **options)
+        yield op(normal(dtype, 1, 1, 6, 6), crop, nothing, np.array([1, 1, 3, 4]), mode="linear", **options)
     for rule in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
         for dtype in op.dtypes("T1", kinds="iuf"):
             options = {"mode": "nearest", "nearest_mode": rule}

@@ -29,7 +29,9 @@ def optimiser(op: Op) -> Found:
         for attributes in _OPTIONS[op.name]:
             for steps in (0, 1, 20):
                 for shapes in (((3,),), ((2, 3), ())):
-                    inputs = [normal(dtype, *shape) for _ in range(2) for shape in shapes]
+                    # a state of one number: nothing may be left of it where signs differ
+                    drawn = [normal(dtype, *shape) if shape else uniform(dtype, shape, 0.5, 2) for shape in shapes]
+                    inputs = drawn * 2
                     inputs += [uniform(dtype, shape, 0.1, 1) for _ in range(states) for shape in shapes]
                     rate = np.array(0.1).astype(dtype)
                     count = len(shapes) * (1 + states)

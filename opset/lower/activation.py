@@ -8,6 +8,7 @@ from collections.abc import Callable
 from omniop.opset import expr
 from omniop.opset import prims as p
 from omniop.opset.definitions import Tensor
+from omniop.opset.dtype import BOOL
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import formula
@@ -17,6 +18,12 @@ from omniop.opset.lowering import Node, lowering
 
 def exp(x: Expr) -> Expr:
     return expr.alu("exp", x)
+
+
+def expm1(x: Expr) -> Expr:
+    """exp(x) - 1 for x that is not large, exact to the last places near 0, where the difference would cancel."""
+    t = expr.alu("tanh", x * 0.5)
+    return 2 * t / (1 - t)
 
 
 def log1p(x: Expr) -> Expr:
@@ -45,25 +52,24 @@ def _unit(x: Expr) -> Expr:
     return expr.maximum(expr.minimum(x, 1), 0)
 
 
-def _shrink(x: Expr, limit: float, bias: float) -> Expr:
-    return expr.select(x < -limit, x + bias, expr.select(x > limit, x - bias, 0))
+_SIXTH = 0.1666666716337204
+"""1 / 6 as the attribute of 32 bits that HardSwish's function body gives to HardSigmoid."""
 
 
 FORMULAS: dict[str, Callable[[Expr, Node], Expr]] = {
     "Sigmoid": lambda x, _: sigmoid(x),
     "HardSigmoid": lambda x, n: _unit(x * n.attr("alpha") + n.attr("beta")),
-    "HardSwish": lambda x, _: x * _unit(x * (1 / 6) + 0.5),
+    "HardSwish": lambda x, _: x * _unit(x * _SIXTH + 0.5),
     "LeakyRelu": lambda x, n: expr.select(x < 0, x * n.attr("alpha"), x),
     "ThresholdedRelu": lambda x, n: expr.select(x > n.attr("alpha"), x, 0),
-    "Elu": lambda x, n: expr.select(x < 0, n.attr("alpha") * (exp(x) - 1), x),
-    "Selu": lambda x, n: n.attr("gamma") * expr.select(x > 0, x, n.attr("alpha") * (exp(x) - 1)),
-    "Celu": lambda x, n: expr.maximum(x, 0) + expr.minimum(n.attr("alpha") * (exp(x / n.attr("alpha")) - 1), 0),
+    "Elu": lambda x, n: expr.select(x < 0, n.attr("alpha") * expm1(x), x),
+    "Selu": lambda x, n: n.attr("gamma") * expr.select(x > 0, x, n.attr("alpha") * expm1(x)),
+    "Celu": lambda x, n: expr.maximum(x, 0) + expr.minimum(n.attr("alpha") * expm1(x / n.attr("alpha")), 0),
     "Softplus": lambda x, _: softplus(x),
     "Softsign": lambda x, _: x / (1 + expr.alu("abs", x)),
     "Mish": lambda x, _: x * expr.alu("tanh", softplus(x)),
     "Swish": lambda x, n: x * sigmoid(n.attr("alpha") * x),
     "Gelu": lambda x, n: gelu(x, n.attr("approximate", "none")),
-    "Shrink": lambda x, n: _shrink(x, n.attr("lambd"), n.attr("bias")),
 }
 
 
@@ -74,6 +80,28 @@ def _activation(function: Callable[[Expr, Node], Expr]) -> Callable[[Node, Tenso
 for _op, _function in FORMULAS.items():
     lowering(_op)(_activation(_function))
 lowering("Gelu", domain="omniop")(_activation(FORMULAS["Gelu"]))
+
+
+@lowering("Shrink")
+def shrink(node: Node, x: Tensor) -> Tensor:
+    """Towards 0 by ``bias``, and to it from within ``lambd``. Integers that stay whole do without floats."""
+    limit, bias = node.attr("lambd"), node.attr("bias")
+    if x.dtype.is_float or bias != int(bias):
+        return formula(lambda e: _shrink(e, limit, bias), x)
+    return p.elementwise(lambda e: _shrunk_integer(e, limit, int(bias)), x)
+
+
+def _shrink(x: Expr, limit: float, bias: float) -> Expr:
+    return expr.select(x < -limit, x + bias, expr.select(x > limit, x - bias, 0))
+
+
+def _shrunk_integer(x: Expr, limit: float, bias: int) -> Expr:
+    """The least of the integers above the limit, and the greatest below its negative, are asked for."""
+    low, high = math.ceil(-limit) - 1, math.floor(limit) + 1
+    least, most = p.identity("max", x.dtype), p.identity("min", x.dtype)
+    below = x <= min(low, most) if low >= least else expr.const(False, BOOL)
+    above = x >= max(high, least) if high <= most else expr.const(False, BOOL)
+    return expr.select(below, x + bias, expr.select(above, x - bias, 0))
 
 
 @lowering("Relu")

@@ -23,6 +23,9 @@ _SATURATING = (
     dtypes.FLOAT8E5M2FNUZ,
 )
 
+_INFINITE = (dtypes.FLOAT8E5M2,)
+"""Those that hold an infinity, which a saturating cast makes the largest number, also from the type to itself."""
+
 
 @lowering("Cast")
 def cast(node: Node, x: Tensor) -> Tensor:
@@ -39,13 +42,14 @@ def cast_like(node: Node, x: Tensor, like: Value) -> Tensor:
 def _cast(node: Node, x: Tensor, target: DType) -> Tensor:
     if STRING in (x.dtype, target):
         raise node.unsupported(f"a cast from {x.dtype} to {target} belongs on the host")
-    if target is x.dtype:
+    saturates = target in _SATURATING and bool(node.attr("saturate", 1))
+    if target is x.dtype and not (saturates and target in _INFINITE):
         return x
     if target is dtypes.FLOAT8E8M0:
         thresholds, saturate = choice(node, "round_mode", ROUND_UP_FROM, "up"), bool(node.attr("saturate", 1))
         return p.elementwise(lambda e: to_e8m0(e, *thresholds, saturate), x)
     if target in _SATURATING and x.dtype.kind != "b":
-        return p.elementwise(lambda e: to_float8(e, target, bool(node.attr("saturate", 1))), x)
+        return p.elementwise(lambda e: to_float8(e, target, saturates), x)
     if target.is_int and target.bits < 8 and x.dtype.is_float:
         return p.cast(p.cast(x, INT32), target)  # the suite wraps what is out of range, as from an integer
     return p.cast(x, target)

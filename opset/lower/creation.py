@@ -73,15 +73,15 @@ def trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
     return p.map_of(x.shape, value)
 
 
-WINDOWS: dict[str, tuple[float, ...]] = {
-    "HannWindow": (0.5, -0.5),
-    "HammingWindow": (25 / 46, -21 / 46),
-    "BlackmanWindow": (0.42, -0.5, 0.08),
+WINDOWS: dict[str, Callable[[Expr], Expr]] = {
+    "HannWindow": lambda cosine: (1 - cosine) * 0.5,
+    "HammingWindow": lambda cosine: cosine * (-21 / 46) + 25 / 46,
+    "BlackmanWindow": lambda cosine: (1 - cosine) * (0.34 - cosine * 0.16),
 }
-"""Coefficients of cos(2 * pi * k * n / N), k = 0, 1, 2, as ONNX gives them."""
+"""By c = cos(2 * pi * n / N); Blackman's 0.42 - 0.5 c + 0.08 (2 c * c - 1) in factors, so that its ends are 0."""
 
 
-def _window(coefficients: tuple[float, ...]) -> Callable[[Node, Value], Tensor]:
+def _window(of: Callable[[Expr], Expr]) -> Callable[[Node, Value], Tensor]:
     def lower(node: Node, size: Value) -> Tensor:
         (count,) = node.ints(0) or [0]
         dtype = dtypes.of_onnx(node.attr("output_datatype", FLOAT32.onnx))
@@ -91,13 +91,12 @@ def _window(coefficients: tuple[float, ...]) -> Callable[[Node, Value], Tensor]:
 
         def value(i: Expr) -> Expr:
             place = expr.cast(i, wide) / expr.cast(expr.maximum(as_expr(length), 1), wide)
-            terms = [c * expr.alu("cos", place * (2 * math.pi * k)) for k, c in enumerate(coefficients) if k]
-            return expr.cast(sum(terms, expr.const(coefficients[0], wide)), dtype)
+            return expr.cast(of(expr.alu("cos", place * (2 * math.pi))), dtype)
 
         return p.map_of([count], value)
 
     return lower
 
 
-for _op, _coefficients in WINDOWS.items():
-    lowering(_op, host=(0,))(_window(_coefficients))
+for _op, _of in WINDOWS.items():
+    lowering(_op, host=(0,))(_window(_of))

@@ -6,6 +6,7 @@ the scale is one. So its floor and its fraction are exact, on every device, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +14,7 @@ from fractions import Fraction
 from omniop.opset import expr, poly
 from omniop.opset import prims as p
 from omniop.opset.definitions import Tensor
-from omniop.opset.dtype import DType
+from omniop.opset.dtype import FLOAT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
 from omniop.opset.lower.common import at_most, axes_of, real
@@ -60,8 +61,8 @@ class Axis:
     def _cropped(self, x: Expr, single: bool) -> tuple[Expr, Expr]:
         """Between the ends of ``roi``, which are shares of the input."""
         start, end = self.roi
-        common = start.denominator * end.denominator
-        first, last = start.numerator * end.denominator, end.numerator * start.denominator
+        common = math.lcm(start.denominator, end.denominator)
+        first, last = int(start * common), int(end * common)
         span = as_expr(self.extent) - 1
         if single:
             return span * (first + last), expr.index(2 * common)
@@ -132,7 +133,7 @@ def resize_op(node: Node, x: Tensor, roi: Value = None, scales: Value = None, si
     axes = list(range(x.rank)) if given is None else axes_of(node, given, x.rank)
     regions = [_WHOLE] * len(axes)
     if mode == "tf_crop_and_resize":
-        ends = [_fraction(v, 1 << 20) for v in _floats(node, 1) or ()]
+        ends = [_fraction(v, 1 << 20, _continuous(node, x)) for v in _floats(node, 1) or ()]
         if len(ends) != 2 * len(axes):
             raise ModelError(f"{node.label}: roi has {len(ends)} numbers where {2 * len(axes)} are needed")
         regions = list(zip(ends[: len(axes)], ends[len(axes) :], strict=True))
@@ -162,9 +163,17 @@ def _floats(node: Node, position: int) -> list[float] | None:
     return None if value is None else [float(v) for v in value.array.reshape(-1)]
 
 
-def _fraction(value: float, limit: int) -> Fraction:
+def _continuous(node: Node, x: Tensor) -> bool:
+    """Whether coordinates are those of the very float32 that scales and regions are: where float64 shows the
+    difference. Otherwise they are of the number that was meant, with 2 / 0.4 at 5, and not before it."""
+    return x.dtype is FLOAT64 and node.attr("mode", "nearest") != "nearest"
+
+
+def _fraction(value: float, limit: int, continuous: bool = False) -> Fraction:
     """The number that a float32 was written as: the simplest one that rounds to it, or one very near."""
     exact = Fraction(value)
+    if continuous:
+        return exact.limit_denominator(1 << 30)
     simple = exact.limit_denominator(1 << 12)
     return simple if abs(simple - exact) * (1 << 24) <= abs(exact) else exact.limit_denominator(limit)
 
@@ -183,10 +192,11 @@ def _scaled(
     for k, value, roi in zip(axes, scales, regions, strict=True):
         if value <= 0:
             raise ModelError(f"{node.label}: scale {value} is not above 0")
-        factor = _fraction(value, 1 << 30)
+        meant, factor = _fraction(value, 1 << 30), _fraction(value, 1 << 30, _continuous(node, x))
         extent, up, down = x.shape[k], factor.numerator, factor.denominator
         # the size of a cropped region is left out, as by onnx's reference and shape inference, against the text
-        result.append(Axis(k, extent, extent * up // down, up, down, (extent * up, down), roi, mode))
+        out = extent * meant.numerator // meant.denominator
+        result.append(Axis(k, extent, out, up, down, (extent * up, down), roi, mode))
     return result
 
 

@@ -55,8 +55,9 @@ def _trailing_axes(function: Callable[[Tensor, Sequence[int]], Tensor]) -> Calla
 
 
 def _split_axis(node: Node, x: Tensor) -> int:
+    """Opset 11 counts axes from the end, too, and no longer takes one behind the last."""
     axis: int = node.attr("axis", 1)
-    return axis if axis == x.rank else axis_of(node, axis, x.rank)
+    return axis if axis == x.rank and node.since < 11 else axis_of(node, axis, x.rank)
 
 
 for _op, _function in {"Softmax": softmax, "LogSoftmax": log_softmax}.items():
