@@ -211,6 +211,14 @@ class Device(ABC):
         """How many of the host's a run keeps busy that does not say so; None for hardware that is not made of them."""
         return None
 
+    def keep(self, runs: Sequence[Runnable]) -> bytes | None:
+        """What `restore` makes them of, in another process on the same device. None, the default: they are built."""
+        return None
+
+    def restore(self, runs: bytes) -> Sequence[Runnable | None]:
+        """Runnables that were kept, by the same sources; None for those that have to be built after all."""
+        raise NotImplementedError
+
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         """These launches, in order, as one function. A device that can hand on several at once does it here.
 

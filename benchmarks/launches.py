@@ -106,7 +106,7 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], device: str, runs: int)
     together: defaultdict[tuple[Work, str], list[tuple[float, StepReport]]] = defaultdict(list)
     for number, (launch, step) in enumerate(zip(launches, steps, strict=True)):
         names = " ".join(operators.get(name, name).rpartition(".")[2] for name in step.nodes)
-        together[launch.work, names].append((statistics.median(clock.times[number][1:]), step))
+        together[launch.built.work, names].append((statistics.median(clock.times[number][1:]), step))
     spent = [
         Spent(
             sum(seconds for seconds, _ in group),

@@ -2,7 +2,7 @@
 
 A plan is the model's graph and the templates made so far, pickled: for the same bytes of the model, the same devices,
 options and omniop. Weights are not in it, but where they lie in the model's files; what was computed from them at load
-is. Code is rebuilt from the works by the devices, which have caches of their own.
+is. So are the runnables of devices that can keep them; others are built of their works, which devices have caches for.
 
 A plan that cannot be read, or that does not fit what is there now, counts as none. Plans live beside compiled code and
 are as private (`omniop.backends.compile_cache`); ``OMNIOP_CACHE=0`` turns both off.
@@ -18,8 +18,9 @@ import pickle
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ import ml_dtypes
 import numpy as np
 
 from omniop import backends, dispatcher, opset
-from omniop.backends.base import Device
+from omniop.backends.base import Device, Runnable
 from omniop.backends.compile_cache import CompileCache, cache_key
-from omniop.dispatcher.build import builds_of
+from omniop.dispatcher.build import Built, make_ready
 from omniop.dispatcher.execute import GraphRunner, Options
-from omniop.dispatcher.template import Launch, Loop, Op
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,8 +60,12 @@ class _Entry:
 
     files: tuple[Stamp, ...]
     plan: bytes
-    arrays: list[_Place | np.ndarray] = field(default_factory=list)
-    folder: str = ""
+    arrays: list[_Place | np.ndarray]
+    works: list[tuple[int, bytes]]
+    """Of launches: the number of the device, and the work, pickled."""
+    runs: dict[int, bytes]
+    """By the number of a device, what it keeps of its works' runnables."""
+    folder: str
     """Of the model, when it has external data: the same model has other weights elsewhere."""
 
 
@@ -103,8 +107,11 @@ class PlanStore:
             if any(_stamp(stamp[0]) != stamp for stamp in entry.files) or entry.folder not in ("", self._folder):
                 return None
             arrays = [self._array(a) if isinstance(a, _Place) else a for a in entry.arrays]
-            runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays).load()
-            self._make_ready(runner)
+            built = self._built(entry)
+            runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays, built).load()
+            for template in (t for r in _runners(runner) for made in r.templates.values() for t in made):
+                for _, constant in template.constants:
+                    self._options.weights.adopt(constant)
         except Exception as error:  # whatever a damaged or outdated pickle raises
             _LOG.info("the plan of %s is not usable (%s: %s)", self._path or "a model", type(error).__name__, error)
             return None
@@ -141,22 +148,33 @@ class PlanStore:
         if None in files:
             return
         folder = self._folder if runner.model.files else ""
-        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places, folder), 5)
+        works, runs = self._kept(pickler.built)
+        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places, works, runs, folder), 5)
         if len(payload) <= MAX_PLAN_BYTES:
             self._cache.put(self._key, payload)
 
-    def _make_ready(self, runner: GraphRunner) -> None:
-        """Build the works of all templates, and let templates to come share the weights."""
-        launches: dict[Device, list[Launch]] = {}
-        for r in _runners(runner):
-            for template in (t for made in r.templates.values() for t in made):
-                for launch in _launches(template.ops):
-                    launches.setdefault(launch.device, []).append(launch)
-                for _, constant in template.constants:
-                    self._options.weights.adopt(constant)
-        for device, found in launches.items():
-            for launch, run in zip(found, builds_of(device).get([x.work for x in found]), strict=True):
-                launch.run = run
+    # Works ------------------------------------------------------------------------------------------------------------
+
+    def _kept(self, built: Sequence[Built]) -> tuple[list[tuple[int, bytes]], dict[int, bytes]]:
+        """Works and runnables for an `_Entry`."""
+        devices = self._options.devices
+        by_device: dict[Device, list[Built]] = {}
+        for b in built:
+            by_device.setdefault(b.device, []).append(b)
+        kept = {devices.index(device): device.keep([b.run for b in found]) for device, found in by_device.items()}
+        works = [(devices.index(b.device), b.pickled_work()) for b in built]
+        return works, {number: runs for number, runs in kept.items() if runs is not None}
+
+    def _built(self, entry: _Entry) -> list[Built]:
+        """All of the entry's works, ready to run."""
+        devices = self._options.devices
+        runs: dict[int, Iterator[Runnable | None]] = {}
+        for number in dict.fromkeys(number for number, _ in entry.works):
+            kept = entry.runs.get(number)
+            runs[number] = repeat(None) if kept is None else iter(devices[number].restore(kept))
+        built = [Built(devices[number], work, next(runs[number])) for number, work in entry.works]
+        make_ready(built)
+        return built
 
     # Arrays -----------------------------------------------------------------------------------------------------------
 
@@ -184,12 +202,13 @@ class PlanStore:
 
 
 class _Pickler(pickle.Pickler):
-    """Devices and the session's options by name, large arrays by number."""
+    """Devices and the session's options by name, works and large arrays by number."""
 
     def __init__(self, sink: io.BytesIO, options: Options) -> None:
         super().__init__(sink, 5)
         self._options = options
         self.arrays: list[np.ndarray] = []
+        self.built: list[Built] = []
         self._numbers: dict[int, int] = {}
 
     def persistent_id(self, obj: Any) -> tuple[str, int] | None:
@@ -197,40 +216,34 @@ class _Pickler(pickle.Pickler):
             return ("options", 0)
         if isinstance(obj, Device):
             return ("device", self._options.devices.index(obj))
+        if isinstance(obj, Built):
+            return ("built", self._number(obj, self.built))
         if isinstance(obj, np.ndarray) and obj.nbytes > INLINE_BYTES and obj.dtype != object:
-            if id(obj) not in self._numbers:
-                self._numbers[id(obj)] = len(self.arrays)
-                self.arrays.append(obj)
-            return ("array", self._numbers[id(obj)])
+            return ("array", self._number(obj, self.arrays))
         return None
+
+    def _number(self, obj: Any, members: list[Any]) -> int:
+        if id(obj) not in self._numbers:
+            self._numbers[id(obj)] = len(members)
+            members.append(obj)
+        return self._numbers[id(obj)]
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, plan: bytes, options: Options, arrays: Sequence[np.ndarray]) -> None:
+    def __init__(self, plan: bytes, options: Options, arrays: Sequence[np.ndarray], built: Sequence[Built]) -> None:
         super().__init__(io.BytesIO(plan))
-        self._options = options
-        self._arrays = arrays
+        self._of: dict[str, Sequence[Any]]
+        self._of = {"options": [options], "device": options.devices, "array": arrays, "built": built}
 
     def persistent_load(self, pid: tuple[str, int]) -> Any:
         kind, number = pid
-        if kind == "options":
-            return self._options
-        return self._options.devices[number] if kind == "device" else self._arrays[number]
+        return self._of[kind][number]
 
 
 def _runners(runner: GraphRunner) -> Iterator[GraphRunner]:
     yield runner
     for inner in runner.bodies.values():
         yield from _runners(inner)
-
-
-def _launches(ops: Sequence[Op]) -> Iterator[Launch]:
-    for op in ops:
-        if isinstance(op, Launch):
-            yield op
-        elif isinstance(op, Loop):
-            yield from _launches(op.before)
-            yield from _launches(op.body)
 
 
 # What a plan depends on -----------------------------------------------------------------------------------------------

@@ -63,7 +63,9 @@ class _Launches:
         self.device = device
         self.labels = labels
         self.origins = [x.origin for x in launches]
-        self.run = device.sequence([Launched(x.run, x.buffers, tuple(numbers[x.sizes])) for x in launches], threads)
+        self.run = device.sequence(
+            [Launched(x.built.run, x.buffers, tuple(numbers[x.sizes])) for x in launches], threads
+        )
 
     def __call__(self, table: list[Buffer], report: RunReport) -> None:
         try:

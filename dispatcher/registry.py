@@ -166,11 +166,11 @@ def trial(device: Device) -> str | None:
     value = expr.load(0, (axis,), FLOAT32) * 2.0 + 1.0
     kernel = Kernel((Param(FLOAT32), Param(FLOAT32, True)), (axis,), (Store(1, axis, value),))
     try:
-        (run,) = builds_of(device).get([kernel])
+        (built,) = builds_of(device).get([kernel])
         data = np.arange(n, dtype=np.float32)
         source, target = device.alloc(data.nbytes), device.alloc(data.nbytes)
         device.h2d(source, data)
-        run([source, target], ())
+        built.run([source, target], ())
         result = np.empty_like(data)
         device.d2h(result, target)
     except Exception as error:  # whatever a driver throws means the device is unusable

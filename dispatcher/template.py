@@ -13,15 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from omniop.backends.base import Buffer, Device, Runnable
+from omniop.backends.base import Buffer, Device
 from omniop.dispatcher.binding import SizeFunction
-from omniop.dispatcher.build import allocate
+from omniop.dispatcher.build import Built, allocate
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Labels, Value
 from omniop.dispatcher.result import Binding, ReadKey, Result
 from omniop.dispatcher.weights import Constant
 from omniop.opset.dtype import DType
-from omniop.opset.kernel import Work
 
 MAX_CONTEXTS = 8
 MAX_BINDINGS = 256
@@ -60,15 +59,11 @@ class Launch:
     """A step made ready. ``buffers`` index the run's buffer table, ``sizes`` is a range of the binding's numbers."""
 
     device: Device
-    work: Work
+    built: Built
     buffers: tuple[int, ...]
     sizes: slice
     origin: int
     """The number of a node that it computes."""
-    run: Runnable
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "run": None}  # built again from the work
 
 
 @dataclass

@@ -248,7 +248,7 @@ class TemplateBuilder:
         self.constants.update({(t, step.device): buffer for t, buffer in zip(step.writes, made, strict=True)})
 
     def _launch_constant(self, step: Step, outputs: Sequence[Buffer]) -> None:
-        (run,) = builds_of(step.device).get([step.work])
+        (built,) = builds_of(step.device).get([step.work])
         written = iter(outputs)
         buffers = []
         for t, p in zip(step.buffers, step.work.params, strict=True):
@@ -261,7 +261,7 @@ class TemplateBuilder:
                 assert isinstance(t.definition, Source)
                 assert t.definition.array is not None
                 buffers.append(self.weights.constant(step.device, t.definition.array, t.dtype).buffer)
-        run(buffers, ())
+        built.run(buffers, ())
 
     def _layout_size(self, t: Tensor) -> Expr:
         return self.placement.layouts.of.get(t, ROW_MAJOR).size(t.extents)
@@ -315,12 +315,12 @@ class TemplateBuilder:
 
     def _op(self, step: AnyStep, names: Sequence[str], numbers: TemplateBuilder | _BodyNumbers) -> Op:
         if isinstance(step, Step):
-            (run,) = builds_of(step.device).get([step.work])
+            (built,) = builds_of(step.device).get([step.work])
             buffers = tuple(
                 self.error_entries[step.device] if t is None else self.entries[t, step.device] for t in step.buffers
             )
             origin = max(step.origins, default=-1)
-            return Launch(step.device, step.work, buffers, numbers.block(step.sizes), origin, run)
+            return Launch(step.device, built, buffers, numbers.block(step.sizes), origin)
         if isinstance(step, BaseStep):
             return Transfer(
                 step.device,

@@ -12,6 +12,7 @@ from omniop.backends.base import YES, Answer, No, OpContext, Runnable
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.cpu import fused, jit, narrow_calls, panels
 from omniop.backends.cpu.conv import conv, integer_conv
+from omniop.backends.cpu.kept import Keepable
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.matmul import matmul
 from omniop.backends.cpu.memory import HostBuffer, Scratch
@@ -173,7 +174,7 @@ class _Bound:
         self.results = [Window(v, names) for v in call.results]
 
 
-class _BoundCall:
+class _BoundCall(Keepable):
     """What calls share: their views, kept from launch to launch."""
 
     def __init__(self, plan: PlannedCall) -> None:

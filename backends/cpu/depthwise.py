@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -12,7 +12,7 @@ import numpy as np
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_depthwise import ENTRY, FILL, MONOIDS, ROWS, Field, print_depthwise
 from omniop.backends.cpu import jit
-from omniop.backends.cpu.products import ARGUMENTS, SPEED, WORD, aligned
+from omniop.backends.cpu.products import SPEED, WORD, aligned
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 
@@ -25,9 +25,9 @@ BLOCK = 1 << 13
 
 
 @cache
-def depthwise() -> Callable[..., None]:
+def depthwise() -> jit.MachineCode:
     """The compiled function; see `llvm_depthwise.print_depthwise`."""
-    return jit.build_printed(ENTRY, print_depthwise, ARGUMENTS)
+    return jit.build_printed(ENTRY, print_depthwise)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Depthwise:
         return int(context[Head.SCRATCH])
 
     @property
-    def function(self) -> Callable[..., None]:
+    def function(self) -> jit.MachineCode:
         return depthwise()
 
     @property
@@ -73,7 +73,7 @@ class Depthwise:
         term = 2 / (SPEED * (jit.host_target().vector_bits // 32))
         return self._channels * self._lines * self._width * (ELEMENT + prod(self.geometry.kernel) * term)
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, object]:
+    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """See `products.Product.context`."""
         lanes = jit.host_target().vector_bits // 32
         geometry, x, w = self.geometry, self.x, self.w

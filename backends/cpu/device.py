@@ -22,7 +22,7 @@ from omniop.backends.base import (
     Runnable,
     Sequenced,
 )
-from omniop.backends.cpu import calls
+from omniop.backends.cpu import calls, kept
 from omniop.backends.cpu.calls import PRIMS, PlannedCall
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
@@ -98,6 +98,12 @@ class CpuDevice(Device):
     @property
     def threads(self) -> int:
         return default_threads()
+
+    def keep(self, runs: Sequence[Runnable]) -> bytes:
+        return kept.keep(runs, self._scratch)
+
+    def restore(self, runs: bytes) -> Sequence[Runnable | None]:
+        return kept.restore(runs, self._scratch)
 
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         return sequence(launches, threads)

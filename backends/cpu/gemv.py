@@ -65,14 +65,14 @@ def _cpus() -> int:
 
 
 @cache
-def _functions() -> dict[str, Callable[..., None]]:
+def _functions() -> dict[str, jit.MachineCode]:
     """``function(x, matrix, y, K, N, elements from line to line)`` by the matrix's order; each built once a process."""
     return {"rows": _built("gemv_rows", print_rows), "columns": _built("gemv_columns", print_columns)}
 
 
-def _built(name: str, printer: Callable[[Module, str], None]) -> Callable[..., None]:
+def _built(name: str, printer: Callable[[Module, str], None]) -> jit.MachineCode:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    return jit.build_printed(name, printer, [pointer] * 3 + [number] * 3, name)
+    return jit.build_module({name: [pointer] * 3 + [number] * 3}, printer, name)[name]
 
 
 # The functions' text --------------------------------------------------------------------------------------------------

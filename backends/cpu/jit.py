@@ -30,22 +30,38 @@ from omniop.opset import expr, poly
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel
 
+_HEAD, _END_OF_HEAD = b"{", b"\n"
 # The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
 # Addresses are printed as loops want them: strength reduction only trades addressing modes for registers, slowly.
 _OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
 # LLVM tunes some x86 CPUs to 256-bit vectors for code that it vectorises itself; ours is explicit.
 _EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
 
-_FUNCTION = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+_ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+"""Of what works on ranges of points (`recording.Record`): kernels, which ignore the last one, and others."""
+
+_Name = tuple[str, str]
+"""Of a function: the key of its object file, and its symbol there."""
 
 
 class MachineCode:
-    """A function in memory: ``address`` is valid as long as this object lives, ``key`` names it on the disk."""
+    """A function in memory, called with numbers and addresses; ``address`` is valid as long as this object lives.
 
-    def __init__(self, key: str, symbol: str, library: llvm.ResourceTracker) -> None:
+    ``key`` names it on the disk, ``symbol`` in its object file.
+    """
+
+    def __init__(
+        self, key: str, symbol: str, library: llvm.ResourceTracker, arguments: Sequence[Any] = _ARGUMENTS
+    ) -> None:
         self.key = key
+        self.symbol = symbol
         self.address: int = library[symbol]
         self._library = library
+        self._function = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(self.address)
+
+    def __call__(self, *arguments: Any) -> int:
+        """Gives what the function does, where it gives an int64."""
+        return int(self._function(*arguments))
 
 
 class CompiledKernel:
@@ -61,19 +77,22 @@ class CompiledKernel:
     """
 
     def __init__(self, printed: Printed, code: MachineCode) -> None:
+        self.printed = printed
         self.grain = printed.grain
         self.serial = printed.serial
         self.weight = printed.weight
         self.code = code
         self.address = code.address
-        self._function = _FUNCTION(code.address)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CompiledKernel, (self.printed, self.code)
 
     def points(self, sizes: int) -> int:
         """The number of points for the sizes at this address."""
-        return int(self._function(None, sizes, 0, -1))
+        return self.code(None, sizes, 0, -1, None)
 
     def __call__(self, buffers: int, sizes: int, begin: int, end: int) -> None:
-        self._function(buffers, sizes, begin, end)
+        self.code(buffers, sizes, begin, end, None)
 
 
 def reach(kernel: Kernel) -> bool:
@@ -91,18 +110,14 @@ def build(kernels: Sequence[Kernel], target: Target | None = None) -> list[Compi
 
 
 def build_printed(
-    name: str,
-    printer: Callable[..., None],
-    arguments: Sequence[Any],
-    *parameters: object,
-    target: Target | None = None,
-) -> Callable[..., None]:
-    """The void function ``name`` that ``printer(module, *parameters)`` adds to a module, for ``arguments`` of ctypes.
+    name: str, printer: Callable[..., None], *parameters: object, target: Target | None = None
+) -> MachineCode:
+    """The function ``name`` that ``printer(module, *parameters)`` adds to a module, for arguments as of kernels.
 
     It is printed when the disk does not have it: what it depends on are the sources of `codegen` and of the printer's
-    module, the target, and ``parameters``, by their repr. Its ``code`` is a `MachineCode`. Raises DeviceError.
+    module, the target, and ``parameters``, by their repr. Raises DeviceError.
     """
-    return build_module({name: arguments}, printer, *parameters, target=target)[name]
+    return build_module({name: _ARGUMENTS}, printer, *parameters, target=target)[name]
 
 
 def build_module(
@@ -110,33 +125,35 @@ def build_module(
     printer: Callable[..., None],
     *parameters: object,
     target: Target | None = None,
-) -> dict[str, Callable[..., None]]:
-    """`build_printed` for several functions of one module, by name, with their arguments."""
+) -> dict[str, MachineCode]:
+    """`build_printed` for several functions of one module, by name, with their arguments of ctypes."""
     return _engine().functions(functions, printer, target or host_target(), parameters)
+
+
+def identity() -> str:
+    """What code from elsewhere has to be made by, to run here: the compiler, the CPU and our sources."""
+    return _engine().identity
+
+
+def objects(keys: Sequence[str]) -> list[bytes] | None:
+    """Object files from the disk; None when one is gone."""
+    return _engine().objects(keys)
+
+
+def restored(code: Sequence[tuple[str, str, bytes]]) -> list[MachineCode]:
+    """Functions of (key, symbol, object file), called as kernels are. Raises DeviceError."""
+    return _engine().restored(code)
 
 
 @cache
 def host_target() -> Target:
     """What the CPU this runs on offers."""
     features = _host_features()
-    dots = frozenset(name for name, needs in _DOTS[_width(features)].items() if needs & features)
     if "avx512f" in features:
-        return Target(512, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)), dots=dots)
+        return Target(512, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)))
     if "avx2" in features:
-        return Target(256, frozenset((32, 64)), "fma" in features, dots)
-    return Target(128, fma="fma" in features or "neon" in features, dots=dots)
-
-
-def _width(features: frozenset[str]) -> int:
-    return 512 if "avx512f" in features else 256 if "avx2" in features else 128
-
-
-_DOTS = {
-    512: {"vpdpbusd": {"avx512vnni"}, "pmaddwd": {"avx512bw"}, "vdpbf16ps": {"avx512bf16"}},
-    256: {"vpdpbusd": {"avxvnni"}, "pmaddwd": {"avx2"}},
-    128: {"pmaddwd": {"sse2"}},
-}
-"""For each width of vectors, the instructions of `llvm_dot`, and the features any of which brings them."""
+        return Target(256, frozenset((32, 64)), "fma" in features)
+    return Target(128, fma="fma" in features or "neon" in features)
 
 
 def content(kernel: Kernel) -> str:
@@ -206,12 +223,14 @@ class _Engine:
         self._lock = threading.Lock()
         self._machine = self._new_machine()
         self._linker = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
-        self._linked = 0
+        self._libraries = 0
         self._cache = CompileCache("cpu")
-        self._known: weakref.WeakValueDictionary[str, CompiledKernel] = weakref.WeakValueDictionary()
+        self._kernels: weakref.WeakValueDictionary[str, CompiledKernel] = weakref.WeakValueDictionary()
+        self._code: weakref.WeakValueDictionary[_Name, MachineCode] = weakref.WeakValueDictionary()
         host = f"{llvm.get_host_cpu_name()} {sorted(_host_features())} {_OPTIONS} {_EXTRA_FEATURES}"
         versions = f"llvmlite {llvmlite.__version__} LLVM {llvm.llvm_version_info} {llvm.get_process_triple()}"
         self._key_parts = (host, versions, _printer_sources())
+        self.identity = cache_key(*self._key_parts)
 
     @staticmethod
     def _new_machine() -> llvm.TargetMachine:
@@ -223,12 +242,12 @@ class _Engine:
     def compiled(self, kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
         keys = [cache_key(*self._key_parts, repr(target), content(kernel)) for kernel in kernels]
         with self._lock:
-            made = {key: found for key in keys if (found := self._known.get(key)) is not None}
+            made = {key: found for key in keys if (found := self._kernels.get(key)) is not None}
             new = {key: kernel for key, kernel in zip(keys, kernels, strict=True) if key not in made}
             entries = {key: self._entry(kernel, target, key) for key, kernel in new.items()}
-            linked = self._link({key: code for key, (_, code) in entries.items()}, new)
+            linked = self._linked({(key, _symbol(key)): code for key, (_, code) in entries.items()}, new)
             for key, (printed, _) in entries.items():
-                made[key] = self._known[key] = CompiledKernel(printed, linked[key])
+                made[key] = self._kernels[key] = CompiledKernel(printed, linked[key, _symbol(key)])
         return [made[key] for key in keys]
 
     def _entry(self, kernel: Kernel, target: Target, key: str) -> tuple[Printed, bytes]:
@@ -238,9 +257,9 @@ class _Engine:
             try:
                 entry = self._compile(kernel, target, key)
             except RuntimeError as error:  # what llvmlite raises
-                raise _refused(kernel, error) from error
+                raise _refused(_text(kernel), error) from error
             self._cache.put(key, entry)
-        head, _, code = entry.partition(b"\n")
+        head, _, code = entry.partition(_END_OF_HEAD)
         return Printed(**json.loads(head)), code
 
     def functions(
@@ -249,7 +268,7 @@ class _Engine:
         printer: Callable[..., None],
         target: Target,
         parameters: Sequence[object],
-    ) -> dict[str, Callable[..., None]]:
+    ) -> dict[str, MachineCode]:
         source = _source(str(sys.modules[printer.__module__].__file__))
         key = cache_key(*self._key_parts, *wanted, repr(target), repr(parameters), source)
         with self._lock:
@@ -260,29 +279,58 @@ class _Engine:
                     printer(module, *parameters)
                     code = self._object(str(module))
                     self._cache.put(key, code)
-                self._linked += 1
-                library = _library([code], wanted).link(self._linker, f"library{self._linked}")
+                library = self._link([code], wanted)
             except (RuntimeError, OSError) as error:
-                raise DeviceError(f"cpu: LLVM does not take {', '.join(wanted)}: {error}") from error
-        found: dict[str, Callable[..., None]] = {}
-        for name, arguments in wanted.items():
-            found[name] = ctypes.CFUNCTYPE(None, *arguments)(library[name])
-            found[name].code = MachineCode(key, name, library)  # type: ignore[attr-defined]  # it holds the machine code
-        return found
+                raise _refused(", ".join(wanted), error) from error
+            made = {name: MachineCode(key, name, library, arguments) for name, arguments in wanted.items()}
+            self._code.update({(key, name): code for name, code in made.items()})
+        return made
 
-    def _link(self, codes: Mapping[str, bytes], kernels: Mapping[str, Kernel]) -> dict[str, MachineCode]:
-        """All at once, which takes a third of the time; one by one where that fails, to tell which of them does."""
-        if not codes:
-            return {}
-        self._linked += 1
-        symbols = {_symbol(key): code for key, code in codes.items()}
-        try:
-            library = _library(symbols.values(), symbols).link(self._linker, f"library{self._linked}")
-        except (RuntimeError, OSError) as error:
-            if len(codes) == 1:
-                raise _refused(kernels[next(iter(codes))], error) from error
-            return {key: self._link({key: code}, kernels)[key] for key, code in codes.items()}
-        return {key: MachineCode(key, _symbol(key), library) for key in codes}
+    def objects(self, keys: Sequence[str]) -> list[bytes] | None:
+        entries = [self._cache.get(key) for key in keys]
+        found = [e.partition(_END_OF_HEAD)[2] if e.startswith(_HEAD) else e for e in entries if e is not None]
+        return found if len(found) == len(keys) else None
+
+    def restored(self, code: Sequence[tuple[str, str, bytes]]) -> list[MachineCode]:
+        with self._lock:
+            found = {(key, symbol): self._code.get((key, symbol)) for key, symbol, _ in code}
+            new = {(key, symbol): file for key, symbol, file in code if found[key, symbol] is None}
+            linked = self._linked(new)
+        return [found[key, symbol] or linked[key, symbol] for key, symbol, _ in code]
+
+    def _linked(
+        self, files: Mapping[_Name, bytes], kernels: Mapping[str, Kernel] | None = None
+    ) -> dict[_Name, MachineCode]:
+        """Functions of object files: all kernels at once, which takes a third of the time; one by one where that fails,
+        to tell which of them does."""
+        kernels = kernels or {}
+        together = [name for name in files if name[1] == _symbol(name[0])]
+        made: dict[_Name, MachineCode] = {}
+        for names in [together, *([name] for name in files if name not in together)]:
+            if not names:
+                continue
+            try:
+                library = self._link([files[name] for name in names], [symbol for _, symbol in names])
+            except (RuntimeError, OSError) as error:
+                if len(names) == 1:
+                    ((key, symbol),) = names
+                    raise _refused(_text(kernels[key]) if key in kernels else symbol, error) from error
+                for name in names:
+                    made |= self._linked({name: files[name]}, kernels)
+            else:
+                made.update((name, MachineCode(*name, library)) for name in names)
+        self._code.update(made)
+        return made
+
+    def _link(self, objects: Iterable[bytes], symbols: Iterable[str]) -> llvm.ResourceTracker:
+        """A library of object files, for the functions of theirs that are wanted."""
+        builder = llvm.JITLibraryBuilder().add_current_process()
+        for code in objects:
+            builder.add_object_img(code)
+        for symbol in symbols:
+            builder.export_symbol(symbol)
+        self._libraries += 1
+        return builder.link(self._linker, f"library{self._libraries}")
 
     def _compile(self, kernel: Kernel, target: Target, key: str) -> bytes:
         """A line of JSON that says how to call the kernel, then its object file."""
@@ -290,7 +338,7 @@ class _Engine:
 
         module = Module(target)
         printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _symbol(key))
-        return json.dumps(asdict(printed)).encode() + b"\n" + self._object(str(module))
+        return json.dumps(asdict(printed)).encode() + _END_OF_HEAD + self._object(str(module))
 
     def _object(self, text: str) -> bytes:
         with llvm.parse_assembly(text) as parsed:
@@ -304,18 +352,12 @@ def _symbol(key: str) -> str:
     return f"kernel_{key[:32]}"
 
 
-def _library(objects: Iterable[bytes], symbols: Iterable[str]) -> llvm.JITLibraryBuilder:
-    """Object files, and the functions of theirs that are wanted."""
-    builder = llvm.JITLibraryBuilder().add_current_process()
-    for code in objects:
-        builder.add_object_img(code)
-    for symbol in symbols:
-        builder.export_symbol(symbol)
-    return builder
+def _text(kernel: Kernel) -> str:
+    return f"the kernel {kernel.describe()}"
 
 
-def _refused(kernel: Kernel, error: Exception) -> DeviceError:
-    return DeviceError(f"cpu: LLVM does not take the kernel {kernel.describe()}: {error}")
+def _refused(what: str, error: Exception) -> DeviceError:
+    return DeviceError(f"cpu: LLVM does not take {what}: {error}")
 
 
 _engine_lock = threading.Lock()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
+
+import numpy as np
 
 from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.base import Runnable
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Record, Recording
+from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset.kernel import Kernel
 
@@ -47,8 +48,7 @@ class CompiledLaunch(RecordedWork):
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
         kernel = self.kernel
-        array = (ctypes.c_int64 * max(1, len(sizes)))(*sizes)
-        address = ctypes.addressof(array)
-        points = kernel.points(address)
+        context = Context(np.array(sizes or (0,), np.int64))
+        points = kernel.points(context.address)
         grain = max(1, points) if kernel.serial else kernel.grain
-        return Recording((Record(kernel.address, address, points, (kernel, array), grain, OPERATION * kernel.weight),))
+        return Recording((Record(kernel.code, context, points, grain, OPERATION * kernel.weight),))

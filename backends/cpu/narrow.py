@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +17,7 @@ from omniop.backends.codegen.llvm_narrow_packing import PACKERS, ROW_BYTES
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.backends.cpu import jit, products
-from omniop.backends.cpu.products import ARGUMENTS, Product, aligned
+from omniop.backends.cpu.products import Product, aligned
 
 PANEL_BYTES = 1 << 18
 """Of a block's panels, which stay in the second cache."""
@@ -33,9 +33,9 @@ def tile() -> Tile:
 
 
 @cache
-def function(kind: Dot) -> Callable[..., None]:
+def function(kind: Dot) -> jit.MachineCode:
     """The compiled function; see `llvm_narrow.print_narrow`."""
-    return jit.build_printed(entry(kind), print_narrow, ARGUMENTS, kind)
+    return jit.build_printed(entry(kind), print_narrow, kind)
 
 
 def words_of(k: int, kind: Dot) -> int:
@@ -62,7 +62,7 @@ class Narrow:
     zero: tuple[int, int] | None = None
 
     @property
-    def function(self) -> Callable[..., None]:
+    def function(self) -> jit.MachineCode:
         return function(self.kind)
 
     @property
@@ -103,7 +103,7 @@ class Narrow:
     def row_blocks(self) -> int:
         return -(-self.product.rows // self.row_block)
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, object]:
+    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """See `products.Product.context`."""
         product, kind, width = self.product, self.kind, self.kind.left.itemsize
         stage_row = aligned(self.run * width + ROW_BYTES)

@@ -8,11 +8,12 @@ from omniop.backends.array_eval import size_names
 from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_dot import Dot, kind_of
 from omniop.backends.cpu import fused
+from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.narrow import Narrow, columns_of
 from omniop.backends.cpu.products import convolution, matrix_product, step_through
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Record, Recording
+from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
@@ -56,39 +57,36 @@ class NarrowCall(RecordedWork):
 
     def __init__(self, call: Call, kind: Dot, epilogue: CompiledLaunch | None, image: CompiledLaunch | None) -> None:
         super().__init__()
-        self._call = call
+        self._call = Later.of(call)
+        self._by_lines = call.prim != "contract" and not fused.pixels_are_one_run(call)
         self._kind = kind
         self._image = image
         self._epilogue = None if epilogue is None else epilogue.kernel
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
+        call = self._call()
         names = size_names(sizes)
-        x, y, *zero = (Window(v, names) for v in self._call.operands)
-        result = Window(self._call.results[0], names)
+        x, y, *zero = (Window(v, names) for v in call.operands)
+        result = Window(call.results[0], names)
         copied = 0
-        if self._call.prim == "contract":
+        if call.prim == "contract":
             a, b = x, y
             product = matrix_product(a, b, result, columns_of(x.shape[-1], self._kind))
         else:
             copied = 0 if x.strides[-1] == 1 else prod(x.shape)
-            a, b = y, x.contiguous(len(self._call.params)) if copied else x
-            geometry = Geometry.of(self._call, a.shape[2:])
-            by_lines = not fused.pixels_are_one_run(self._call)
+            a, b = y, x.contiguous(len(call.params)) if copied else x
+            geometry = Geometry.of(call, a.shape[2:])
             most = columns_of(prod(a.shape[1:]), self._kind)
-            product = convolution(b, a, result, geometry, self._call.attr("group"), by_lines, most)
+            product = convolution(b, a, result, geometry, call.attr("group"), self._by_lines, most)
         found = Narrow(product, self._kind, zero=(zero[0].buffer, zero[0].start) if zero else None)
-        kernel = 0 if self._epilogue is None else self._epilogue.address
-        context, kept = found.context(kernel, *((sizes, len(self._call.params)) if kernel else ((), 0)))
+        code = () if self._epilogue is None else (self._epilogue.code,)
+        own = (code[0].address, sizes, len(call.params)) if code else (0, (), 0)
+        table, kept = found.context(*own)
         for k, window in enumerate((a, b, result)):
-            context[2 * k : 2 * k + 2] = window.buffer, window.start
-        work = Record(
-            found.function.code.address,  # type: ignore[attr-defined]  # see `jit.build_printed`
-            context.ctypes.data,
-            found.points,
-            (self, context, kept),
-            weight=found.weight,
-            scratch=int(context[Head.SCRATCH]),
-        )
+            table[2 * k : 2 * k + 2] = window.buffer, window.start
+        scratch = int(table[Head.SCRATCH])
+        context = Context(table, (*kept, *code))
+        work = Record(found.function, context, found.points, weight=found.weight, scratch=scratch)
         if not copied:
             return Recording((work,))
         assert self._image is not None

@@ -11,11 +11,12 @@ from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_depthwise import MONOIDS
 from omniop.backends.cpu import depthwise, fused
 from omniop.backends.cpu.depthwise import Depthwise
+from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.products import Product, convolution, matrix_product, step_through
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Record, Recording
+from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
@@ -108,55 +109,52 @@ class PanelCall(RecordedWork):
         otherwise: Runnable | None,
     ) -> None:
         super().__init__()
-        self._call = call
+        self._call = Later.of(call)
+        self._by_lines = call.prim != "contract" and not fused.pixels_are_one_run(call)
         self._image = image
         self._epilogue = None if epilogue is None else epilogue.kernel
-        self._otherwise = otherwise
+        self._otherwise = Later.of(otherwise)
 
     def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        assert self._otherwise is not None
-        self._otherwise(buffers, sizes)
+        otherwise = self._otherwise()
+        assert otherwise is not None
+        otherwise(buffers, sizes)
 
     def record(self, sizes: tuple[int, ...]) -> Recording | None:
+        call = self._call()
         names = size_names(sizes)
-        x, *others = (Window(v, names) for v in self._call.operands)
+        x, *others = (Window(v, names) for v in call.operands)
         y = others[0] if others else x
-        result = Window(self._call.results[0], names)
-        if self._call.prim == "contract":
+        result = Window(call.results[0], names)
+        if call.prim == "contract":
             if result.shape[-2] == 1 or result.shape[-1] < FEW:
                 return None
             a, b, image = x, y, 0
             found: Product | Depthwise = matrix_product(x, y, result)
         else:
-            if self._call.prim == "conv" and step_through(y.shape[1:], y.strides[1:]) is None:
+            if call.prim == "conv" and step_through(y.shape[1:], y.strides[1:]) is None:
                 return None
             image = 0 if x.strides[-1] == 1 else prod(x.shape) * FLOAT32.itemsize
-            a, b = y, x.contiguous(len(self._call.params)) if image else x
-            wanted = _convolution(self._call, b, a, result)
+            a, b = y, x.contiguous(len(call.params)) if image else x
+            wanted = _convolution(call, b, a, result, self._by_lines)
             if wanted is None:
                 return None
             found = wanted
-        kernel = 0 if self._epilogue is None else self._epilogue.address
-        own = (sizes, len(self._call.params)) if kernel else ((), 0)
-        context, kept = found.context(kernel, *own)
+        code = () if self._epilogue is None else (self._epilogue.code,)
+        own = (code[0].address, sizes, len(call.params)) if code else (0, (), 0)
+        table, kept = found.context(*own)
         for k, window in enumerate((a, b, result)):
-            context[2 * k : 2 * k + 2] = window.buffer, window.start
-        work = Record(
-            found.function.code.address,  # type: ignore[attr-defined]  # see `jit.build_printed`
-            context.ctypes.data,
-            found.points,
-            (self, context, kept),
-            weight=found.weight,
-            scratch=int(context[Head.SCRATCH]),
-        )
+            table[2 * k : 2 * k + 2] = window.buffer, window.start
+        scratch = int(table[Head.SCRATCH])
+        context = Context(table, (*kept, *code))
+        work = Record(found.function, context, found.points, weight=found.weight, scratch=scratch)
         if not image:
             return Recording((work,))
         assert self._image is not None
         return Recording((*self._image.record(sizes).records, work), image)
 
 
-def _convolution(call: Call, x: Window, w: Window, result: Window) -> Product | Depthwise | None:
-    by_lines = not fused.pixels_are_one_run(call)
+def _convolution(call: Call, x: Window, w: Window, result: Window, by_lines: bool) -> Product | Depthwise | None:
     if call.prim == "window_reduce":
         geometry = Geometry.of(call, call.attr("kernel"))
         pool = Depthwise(x, x, result, geometry, 0, by_lines, call.attr("monoid"))

@@ -6,8 +6,7 @@ that are packed from the image, a few rows of pixels at a time.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -33,7 +32,6 @@ ROW_BLOCK = 256
 DIRECT_ROWS = 12
 """Rows of the result up to which the right operand is not packed."""
 
-ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 SPEED = 7.0
 """Multiplications and additions that one lane does in a nanosecond, about."""
 FRAME_STEP = 4
@@ -48,9 +46,9 @@ def tile() -> Tile:
 
 
 @cache
-def gemm() -> Callable[..., None]:
+def gemm() -> jit.MachineCode:
     """The compiled function; see `llvm_gemm.print_gemm`."""
-    return jit.build_printed(ENTRY, print_gemm, ARGUMENTS)
+    return jit.build_printed(ENTRY, print_gemm)
 
 
 @dataclass
@@ -71,7 +69,7 @@ class Product:
     """Stride from row to row of the result."""
 
     @property
-    def function(self) -> Callable[..., None]:
+    def function(self) -> jit.MachineCode:
         return gemm()
 
     @property
@@ -100,7 +98,7 @@ class Product:
         even = -(-self.rows // self.row_blocks)
         return -(-even // tile().rows) * tile().rows
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, object]:
+    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """The context but for `Head`'s buffers, and what has to live as long.
 
         ``epilogue``: address of its kernel, or 0; ``sizes`` and the number of ``buffers`` that it has before those of

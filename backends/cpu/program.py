@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omniop.backends.base import LaunchError
+from omniop.backends.cpu.kept import Keepable
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.recording import Recording, tasks_of
 from omniop.backends.cpu.team.code import functions
@@ -22,12 +23,15 @@ _KEPT = 256
 """Sets of sizes that built work remembers."""
 
 
-class RecordedWork(ABC):
+class RecordedWork(Keepable, ABC):
     """Built work that compiled code runs. Called alone, it is a program of one launch on the calling thread."""
 
     def __init__(self) -> None:
         self._recordings: dict[tuple[int, ...], Recording | None] = {}
         self._programs: dict[tuple[int, ...], Program] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_programs": {}}
 
     def recording(self, sizes: tuple[int, ...]) -> Recording | None:
         """The launch for these sizes; None when it has to be called."""
@@ -85,7 +89,8 @@ class Program:
             for record in recording.records:
                 chunk, tasks = tasks_of(record, threads)
                 several |= tasks > 1
-                numbers += (record.function, record.context, record.points, len(own), chunk, tasks, record.scratch)
+                code, context = record.code.address, record.context.address
+                numbers += (code, context, record.points, len(own), chunk, tasks, record.scratch)
                 places += own
         count = sum(len(x.recording.records) for x in launches)
         wanted = [max((r.scratch for r in x.recording.records), default=0) for x in launches]

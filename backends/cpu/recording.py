@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import pickle
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from omniop.backends.cpu.jit import MachineCode
 
 TASK = 15_000.0
 """Nanoseconds of work that are worth another thread's help ..."""
@@ -10,12 +16,53 @@ TASKS_PER_THREAD = 4
 """... and tasks for each thread, where there is more work: one that falls behind leaves the rest to the others."""
 
 
+_LEAST_ADDRESS = 1 << 32
+"""A number of a context from here on may be an address."""
+
+
+class Context:
+    """A table of int64 numbers and addresses that compiled code reads, and what has to live as long: ``targets`` are
+    what the addresses point to, tables with addresses of their own among them.
+
+    It may be pickled, and has new addresses afterwards.
+    """
+
+    def __init__(self, table: np.ndarray, targets: Sequence[np.ndarray | MachineCode] = ()) -> None:
+        self.table = table
+        self.targets = targets
+        self.address: int = table.ctypes.data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        members = [self.table, *self.targets]
+        known = {_address(member): k for k, member in enumerate(members)}
+        links: list[tuple[int, int, int]] = []
+        for k, member in enumerate(members):
+            if isinstance(member, MachineCode) or member.dtype != np.int64:
+                continue
+            words = member.reshape(-1)
+            for place in np.flatnonzero(words >= _LEAST_ADDRESS).tolist():
+                if words.item(place) not in known:
+                    raise pickle.PicklingError("a context holds an address of something that it does not name")
+                links.append((k, place, known[words.item(place)]))
+        return _linked, (members, links)
+
+
+def _address(target: np.ndarray | MachineCode) -> int:
+    return target.address if isinstance(target, MachineCode) else target.ctypes.data
+
+
+def _linked(members: Sequence[Any], links: Sequence[tuple[int, int, int]]) -> Context:
+    """``links``: (table, place, the member that is there) by number."""
+    for table, place, target in links:
+        members[table].reshape(-1)[place] = _address(members[target])
+    return Context(members[0], members[1:])
+
+
 class Record(NamedTuple):
     """Compiled work in ``points`` pieces that do not depend on each other: any thread may run any range of them.
 
-    ``function``: address of ``int64_t function(void **buffers, int64_t *context, int64_t begin, int64_t end)``.
-    ``context``: address of what it wants to know besides: a kernel its sizes, others what they like.
-    ``keeps``: holds what the addresses point to.
+    ``code``: ``int64_t function(void **buffers, int64_t *context, int64_t begin, int64_t end)``.
+    ``context``: what it wants to know besides: a kernel its sizes, others what they like.
     ``grain``: ranges begin at a multiple of it, and end at one or with the last point.
     ``weight``: nanoseconds that a point takes on one core, roughly.
     ``scratch``: bytes of memory, aligned to cache lines, that each thread has to itself, and whose address is then the
@@ -24,10 +71,9 @@ class Record(NamedTuple):
     What a point gives must not depend on the range that it is in, so that results do not depend on the threads.
     """
 
-    function: int
-    context: int
+    code: MachineCode
+    context: Context
     points: int
-    keeps: object
     grain: int = 1
     weight: float = 0.0
     scratch: int = 0

@@ -13,6 +13,8 @@ import onnx
 import pytest
 
 import omniop
+from omniop.backends import compile_cache
+from omniop.backends.cpu.device import CpuDevice
 from omniop.dispatcher import plan_store
 from omniop.dispatcher.session import Session
 from omniop.opset import lowering
@@ -246,3 +248,51 @@ def test_a_lowering_of_somebody_else_is_a_source_too(tmp_path: Path, monkeypatch
     finally:
         del lowering._entries["tests.plans", "Twice"]
         del sys.modules["foreign_lowering"]
+
+
+# The disk -------------------------------------------------------------------------------------------------------------
+
+
+def test_processes_that_plan_at_once(net: Path) -> None:
+    """Each writes the whole plan; whichever stays is good for all."""
+    program = (
+        f"import numpy, omniop\nsession = omniop.load({str(net)!r})\n"
+        "session.run({'x': numpy.ones((3, 64), numpy.float32)})\nprint(session.last_report.templates_made)"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    made = [process.communicate()[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert "1" in made
+    assert planned(net, rows(3))[1] == [0]
+
+
+def test_a_full_disk(net: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compile_cache, "_write_renamed", full)
+    assert planned(net, rows(3))[1] == [1]
+    monkeypatch.undo()
+    monkeypatch.setenv("OMNIOP_CACHE_DIR", str(own_cache.parent))
+    assert planned(net, rows(3))[1] == [1]
+    assert planned(net, rows(3))[1] == [0]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_plan_that_was_cut_short(share: float, net: Path, own_cache: Path) -> None:
+    """As a writer killed half-way would leave it, did it write in place; its own temporary file does no harm."""
+    planned(net, rows(3))
+    (entry,) = own_cache.iterdir()
+    whole = entry.read_bytes()
+    (own_cache / "left.tmp").write_bytes(whole[:100])
+    entry.write_bytes(whole[: int(len(whole) * share)])
+    assert planned(net, rows(3))[1] == [1]
+    assert planned(net, rows(3))[1] == [0]
+
+
+def test_damaged_runnables_void_the_plan(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CpuDevice, "keep", lambda self, runs: b"\x80\x05N.")
+    planned(net, rows(3))
+    monkeypatch.undo()
+    monkeypatch.setenv("OMNIOP_CACHE_DIR", str(net.parent / "cache"))
+    assert planned(net, rows(3))[1] == [1]

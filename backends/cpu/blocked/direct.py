@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
@@ -15,7 +15,7 @@ from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tile_grid import PanelWord, TaskWord, TileWord
 from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of, pixels_of
 from omniop.backends.cpu import fused, jit
-from omniop.backends.cpu.blocked.grid import TILE_ARGUMENTS, Frame, Grid, parts, table
+from omniop.backends.cpu.blocked.grid import Frame, Grid, parts, table
 from omniop.backends.cpu.blocked.stores import tile_store
 from omniop.backends.cpu.products import SPEED
 from omniop.backends.cpu.windows import Geometry
@@ -33,8 +33,8 @@ MAX_LINES = 4
 
 
 @cache
-def _tile_function(target: Target, tile: Tile, stored: TileStore) -> Callable[..., None]:
-    return jit.build_printed("conv_tile", print_conv_tile, TILE_ARGUMENTS, tile, stored, target=target)
+def _tile_function(target: Target, tile: Tile, stored: TileStore) -> jit.MachineCode:
+    return jit.build_printed("conv_tile", print_conv_tile, tile, stored, target=target)
 
 
 class DirectConv:
@@ -59,7 +59,7 @@ class DirectConv:
             x, out = ((*s[:2], 1, s[2] * s[3]) for s in (x, out))
         return _Sizes(self, x, w, out, geometry).grid(flat)
 
-    def function(self, tile: Tile, flat: bool) -> Callable[..., None]:
+    def function(self, tile: Tile, flat: bool) -> jit.MachineCode:
         return _tile_function(self.target, tile, self._stored[flat])
 
 

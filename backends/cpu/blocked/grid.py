@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.codegen.llvm_tile_grid import ENTRY, Field, PanelWord, TaskWord, TileWord, print_tile_grid
-from omniop.backends.codegen.llvm_tiles import NUMBERS, POINTERS
 from omniop.backends.cpu import jit
-from omniop.backends.cpu.products import ARGUMENTS
+from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Record, Recording
+from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
 from omniop.opset.kernel import Call
 
-TILE_ARGUMENTS = (*(ctypes.c_void_p,) * len(POINTERS), *(ctypes.c_int64,) * len(NUMBERS))
-"""Of a tile's function."""
-
 
 @cache
-def tile_grid() -> Callable[..., None]:
+def tile_grid() -> jit.MachineCode:
     """The compiled function; see `llvm_tile_grid`."""
-    return jit.build_printed(ENTRY, print_tile_grid, ARGUMENTS)
+    return jit.build_printed(ENTRY, print_tile_grid)
 
 
 @dataclass
@@ -57,16 +51,17 @@ class Grid:
     tasks: np.ndarray
     tiles: np.ndarray
     panels: np.ndarray
-    functions: Sequence[Sequence[Any]]
+    functions: Sequence[Sequence[jit.MachineCode]]
     line: int
     weight: float
     frame: Frame | None = None
-    kept: list[object] = field(default_factory=list)
+    kept: list[np.ndarray] = field(default_factory=list)
 
-    def context(self, x: int, w: int, sizes: Sequence[int]) -> tuple[np.ndarray, object]:
-        """The context and what has to live as long. ``x``, ``w``: the operands' buffers."""
+    def context(self, x: int, w: int, sizes: Sequence[int]) -> Context:
+        """``x``, ``w``: the operands' buffers."""
         tables = [np.ascontiguousarray(t, np.int64) for t in (self.tasks, self.tiles, self.panels)]
-        functions = np.array([f.code.address for kind in self.functions for f in kind], np.int64)
+        code = [f for kind in self.functions for f in kind]
+        functions = np.array([f.address for f in code], np.int64)
         numbers = np.array([*sizes, 0], np.int64)
         context = np.zeros(len(Field), np.int64)
         context[[Field.X_BUFFER, Field.W_BUFFER, Field.SIZES]] = x, w, numbers.ctypes.data
@@ -78,7 +73,7 @@ class Grid:
             context[[Field.FRAMED, Field.PLANES, Field.PLANE]] = 1, frame.planes, frame.plane
             context[[Field.IMAGE_LINE, Field.HEIGHT]] = frame.image_line, frame.height
             context[[Field.FRAME_PLANE, Field.FRAME_LINE]] = frame.lines * frame.line, frame.line
-        return context, (self, tables, functions, numbers)
+        return Context(context, (*tables, functions, numbers, *self.kept, *code))
 
 
 def table(words: type[TaskWord] | type[TileWord] | type[PanelWord], lines: Sequence[dict[int, int]]) -> np.ndarray:
@@ -101,24 +96,14 @@ class GridCall(RecordedWork):
 
     def __init__(self, call: Call, plan: Callable[[Sequence[tuple[int, ...]], tuple[int, ...]], Grid]) -> None:
         super().__init__()
-        self._call = call
-        self._plan = plan
+        self._call = Later.of(call)
+        self._plan = Later.of(plan)
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
-        names = size_names(sizes)
-        views = [*self._call.operands, self._call.results[0]]
+        call, names = self._call(), size_names(sizes)
+        views = [*call.operands, call.results[0]]
         *shapes, result = [tuple(expr.evaluate(d, names) for d in v.shape) for v in views]
-        grid = self._plan(shapes, result)
-        context, kept = grid.context(views[0].buffer, views[-2].buffer, sizes)
-        return Recording(
-            (
-                Record(
-                    tile_grid().code.address,  # type: ignore[attr-defined]  # see `jit.build_printed`
-                    context.ctypes.data,
-                    len(grid.tasks),
-                    (context, kept),
-                    weight=grid.weight,
-                    scratch=0 if grid.frame is None else grid.frame.scratch,
-                ),
-            )
-        )
+        grid = self._plan()(shapes, result)
+        context = grid.context(views[0].buffer, views[-2].buffer, sizes)
+        scratch = 0 if grid.frame is None else grid.frame.scratch
+        return Recording((Record(tile_grid(), context, len(grid.tasks), weight=grid.weight, scratch=scratch),))

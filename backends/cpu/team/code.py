@@ -6,7 +6,6 @@ import ctypes
 import platform
 import re
 import sys
-from collections.abc import Callable
 from functools import cache
 
 from omniop.backends.codegen.llvm_ir import Module
@@ -29,7 +28,7 @@ def available() -> bool:
 
 
 @cache
-def functions() -> dict[str, Callable[..., None]]:
+def functions() -> dict[str, jit.MachineCode]:
     """``program(program, addresses, own, control, threads, scratch, stride)``, and where workers can sleep
     ``worker(control, number)`` and ``stop(control)``."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64

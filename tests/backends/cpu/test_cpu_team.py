@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit, program, recording
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Record, Recording, tasks_of
+from omniop.backends.cpu.recording import Context, Record, Recording, tasks_of
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.code import available
 from omniop.backends.cpu.team.workers import Team, team
@@ -80,16 +78,12 @@ class Counter(RecordedWork):
 
     def __init__(self, turns: int = 1, scratch: int = 8, workspace: int = 0) -> None:
         super().__init__()
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
-        arguments = [pointer, pointer, number, number, pointer]
-        self._function: Any = jit.build_printed("count", print_count, arguments)
-        self._turns = (ctypes.c_int64 * 1)(turns)
+        self._code = jit.build_printed("count", print_count)
+        self._turns = turns
         self._scratch, self._workspace = scratch, workspace
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
-        record = Record(
-            self._function.code.address, ctypes.addressof(self._turns), sizes[0], self, scratch=self._scratch
-        )
+        record = Record(self._code, Context(np.array([self._turns])), sizes[0], scratch=self._scratch)
         return Recording((record,), self._workspace)
 
 
@@ -123,8 +117,10 @@ def test_scratch_memory_is_a_threads_own() -> None:
 def test_tasks_are_enough_for_all_threads_and_no_smaller_than_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "TASK", 1000.0)
 
+    code, context = jit.build_printed("count", print_count), Context(np.zeros(1, np.int64))
+
     def record(points: int, weight: float, grain: int = 1) -> Record:
-        return Record(0, 0, points, None, grain, weight)
+        return Record(code, context, points, grain, weight)
 
     assert tasks_of(record(100, 10.0), 1) == (100, 1)
     assert tasks_of(record(100, 10.0), 8) == (100, 1)  # a microsecond in all
