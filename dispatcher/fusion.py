@@ -23,7 +23,7 @@ from omniop.opset.alu import ALU
 from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Structured, Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.layout import ROW_MAJOR, Layout
-from omniop.opset.sym import ShapeEnv
+from omniop.opset.sym import ShapeEnv, as_expr, product
 
 RECOMPUTE_LIMIT = 2
 """A map is written into a kernel that evaluates it at most this many times per element ..."""
@@ -126,8 +126,9 @@ class Fusion:
     def _boundary(self, definition: Definition) -> list[Tensor]:
         """Tensors that a call, a scatter or a repeat needs in buffers (views are looked through)."""
         if isinstance(definition, Structured):
-            whole = definition.prim.startswith("kernel:")
-            return [self.resolve(t) if whole else self._view_base(self.resolve(t)) for t in definition.operands]
+            tuned = definition.prim.startswith("kernel:")
+            views = [self.operand_view(self.resolve(t), tuned) for t in definition.operands]
+            return [self.resolve(t) if v is None else v[0] for t, v in zip(definition.operands, views, strict=True)]
         if isinstance(definition, Scatter):
             return [self.resolve(b) for b in definition.bases if b is not None]
         if isinstance(definition, Repeat):
@@ -306,10 +307,16 @@ class Fusion:
                 stack.extend(self.inputs(t.definition))
         return found
 
-    def _view_base(self, tensor: Tensor) -> Tensor:
-        """The tensor that an operand is a strided view of: itself when it is no view."""
-        base = self.as_view(tensor)
-        return tensor if base is None else base[0]
+    def operand_view(self, tensor: Tensor, tuned: bool) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
+        """`as_view` of a call's operand; for a tuned kernel only where the tensor is its base in another shape."""
+        view = None if tensor in self.layouts else self.as_view(tensor)
+        if view is None or not tuned:
+            return view
+        base, offset, strides = view
+        steps = zip(strides, row_major_strides(tensor.extents), tensor.extents, strict=True)
+        same = all(expr.is_const(extent, 1) or poly.same(own, dense) for own, dense, extent in steps)
+        count = poly.same(as_expr(product(tensor.shape)), as_expr(product(base.shape)))
+        return view if same and count and expr.is_const(offset, 0) else None
 
     def as_view(self, tensor: Tensor) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
         """(base, offset, strides) when the tensor is a strided view of another one in row-major order."""
@@ -332,6 +339,16 @@ class Fusion:
         if steps is None:
             return None
         return current, steps[0], steps[1]
+
+
+def row_major_strides(shape: Sequence[Expr]) -> tuple[Expr, ...]:
+    """In elements."""
+    strides: list[Expr] = []
+    step = expr.index(1)
+    for extent in reversed(shape):
+        strides.append(step)
+        step = poly.simplify(step * extent)
+    return tuple(reversed(strides))
 
 
 def _is_view(value: Expr) -> bool:

@@ -172,9 +172,14 @@ def is_constant(tensor: Tensor) -> bool:
         if isinstance(definition, Source):
             if definition.array is None:
                 return False
-        elif not isinstance(definition, Map) or not definition.folds:
+        elif not isinstance(definition, Map) or not definition.folds or _is_sized(definition):
             return False
         new = [t for t in definition.inputs() if t not in seen]
         seen.update(new)
         stack += new
     return True
+
+
+def _is_sized(definition: Definition) -> bool:
+    """Whether it is of sizes that differ from run to run."""
+    return any(node.op == "size" for node in expr.walk(*definition.expressions()))

@@ -7,11 +7,10 @@ place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from omniop.backends.base import Device
-from omniop.dispatcher.fusion import Fusion
+from omniop.dispatcher.fusion import Fusion, row_major_strides
 from omniop.dispatcher.inline import Inliner, KernelBuilder, build_kernel
 from omniop.opset import expr, poly, prims
 from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Structured, Tensor
@@ -250,8 +249,8 @@ class Planner(Fusion):
         tuned = definition.prim.startswith("kernel:")
         operands = []
         for t in map(self.resolve, definition.operands):
-            view = None if tuned or t in self.materialised else self.as_view(t)
-            base, offset, strides = view or (t, expr.index(0), _row_major(t.extents))
+            view = None if t in self.materialised else self.operand_view(t, tuned)
+            base, offset, strides = view or (t, expr.index(0), row_major_strides(t.extents))
             operands.append(builder.view(base, t.extents, offset, strides))
         tail: Expr | None = None
         origins = {definition.origin}
@@ -262,7 +261,9 @@ class Planner(Fusion):
             targets = (epilogue,)
         results = []
         for t, shaped in zip(targets, definition.outputs, strict=True):
-            results.append(builder.view(t, shaped.extents, expr.index(0), _row_major(shaped.extents), written=True))
+            results.append(
+                builder.view(t, shaped.extents, expr.index(0), row_major_strides(shaped.extents), written=True)
+            )
         call = Call(
             definition.prim,
             tuple(builder.params),
@@ -321,15 +322,6 @@ class Planner(Fusion):
         value = expr.load(source, axes, source.dtype)
         kernel = build_kernel(builder, axes, [(target, (*row, *axes), value, None, None, 0)])
         return self._step(definition, kernel, builder, {definition.origin})
-
-
-def _row_major(shape: Sequence[Expr]) -> tuple[Expr, ...]:
-    strides: list[Expr] = []
-    step = expr.index(1)
-    for extent in reversed(shape):
-        strides.append(step)
-        step = poly.simplify(step * extent)
-    return tuple(reversed(strides))
 
 
 def _ordered(steps: list[AnyStep]) -> list[AnyStep]:

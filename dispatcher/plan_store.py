@@ -111,6 +111,7 @@ class PlanStore:
             runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays, built).load()
             for template in (t for r in _runners(runner) for made in r.templates.values() for t in made):
                 for _, constant in template.constants:
+                    constant.compute()
                     self._options.weights.adopt(constant)
         except Exception as error:  # whatever a damaged or outdated pickle raises
             _LOG.info("the plan of %s is not usable (%s: %s)", self._path or "a model", type(error).__name__, error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from omniop.backends.base import Buffer, Device
+from omniop.backends.base import Device
 from omniop.dispatcher.binding import SizeFunction
 from omniop.dispatcher.build import builds_of
 from omniop.dispatcher.graph import Value
@@ -23,7 +23,7 @@ from omniop.dispatcher.result import (
 from omniop.dispatcher.segment import Opaque, Traced
 from omniop.dispatcher.template import Launch, Loop, Op, StepNote, Summary, Template, Transfer
 from omniop.dispatcher.tensor_work import tensor_work
-from omniop.dispatcher.weights import Constant, Weights
+from omniop.dispatcher.weights import Constant, Recipe, Weights
 from omniop.opset import expr
 from omniop.opset.definitions import Definition, Map, Source, Tensor
 from omniop.opset.dtype import DType
@@ -243,25 +243,22 @@ class TemplateBuilder:
             step.device,
             key,
             [(expr.evaluate(self._layout_size(t), {}), t.dtype) for t in step.writes],
-            lambda outputs: self._launch_constant(step, outputs),
+            lambda: self._recipe(step),
+            quick=step.kind == "relayout",
         )
         self.constants.update({(t, step.device): buffer for t, buffer in zip(step.writes, made, strict=True)})
 
-    def _launch_constant(self, step: Step, outputs: Sequence[Buffer]) -> None:
-        (built,) = builds_of(step.device).get([step.work])
-        written = iter(outputs)
-        buffers = []
-        for t, p in zip(step.buffers, step.work.params, strict=True):
-            assert t is not None
-            if p.written:
-                buffers.append(next(written))
-            elif (t, step.device) in self.constants:
-                buffers.append(self.constants[t, step.device].buffer)
-            else:
+    def _recipe(self, step: Step) -> Recipe:
+        sources = []
+        for t in step.reads:
+            known = self.constants.get((t, step.device))
+            if known is None:
                 assert isinstance(t.definition, Source)
                 assert t.definition.array is not None
-                buffers.append(self.weights.constant(step.device, t.definition.array, t.dtype).buffer)
-        built.run(buffers, ())
+                known = self.weights.constant(step.device, t.definition.array, t.dtype)
+            sources.append(known)
+        (built,) = builds_of(step.device).get([step.work])
+        return Recipe(built, tuple(p.written for p in step.work.params), tuple(sources))
 
     def _layout_size(self, t: Tensor) -> Expr:
         return self.placement.layouts.of.get(t, ROW_MAJOR).size(t.extents)

@@ -14,30 +14,54 @@ from typing import Any
 import numpy as np
 
 from omniop.backends.base import Buffer, Device
+from omniop.dispatcher.build import Built
 from omniop.opset.dtype import DType
 
 
 @dataclass(eq=False)
 class Constant:
-    """A constant on a device. ``array``: the elements that were uploaded; None when they were computed there."""
+    """A constant on a device. ``array``: the elements that were uploaded; None when they were computed there.
+
+    ``recipe``: how it is computed, where that takes no longer than reading it. On the disk there is then the recipe
+    alone, and `compute` has to follow."""
 
     device: Device
     buffer: Buffer
     nbytes: int
     dtype: DType
     array: np.ndarray | None = None
+    recipe: Recipe | None = None
 
     def __getstate__(self) -> tuple[object, ...]:
         content = self.array
-        if content is None:
+        if content is None and self.recipe is None:
             content = np.empty(self.nbytes, np.uint8)
             self.device.d2h(content, self.buffer)
-        return self.device, self.nbytes, self.dtype, content, self.array is not None
+        return self.device, self.nbytes, self.dtype, self.recipe, content, self.array is not None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.device, self.nbytes, self.dtype, content, given = state
+        self.device, self.nbytes, self.dtype, self.recipe, content, given = state
         self.array = content if given else None
-        self.buffer = _buffer_of(self.device, content)
+        self.buffer = None if self.recipe is not None else _buffer_of(self.device, content)
+
+    def compute(self) -> None:
+        """What is missing of one that came from the disk as its recipe."""
+        if self.recipe is not None and self.buffer is None:
+            self.buffer = self.device.alloc(self.nbytes)
+            self.recipe.launch([self.buffer])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``built``: the work. ``written``: which of its params are; ``sources``: the others, in their order."""
+
+    built: Built
+    written: tuple[bool, ...]
+    sources: tuple[Constant, ...]
+
+    def launch(self, outputs: Sequence[Buffer]) -> None:
+        made, read = iter(outputs), iter(self.sources)
+        self.built.run([next(made) if written else next(read).buffer for written in self.written], ())
 
 
 class Weights:
@@ -67,10 +91,13 @@ class Weights:
 
     def adopt(self, constant: Constant) -> None:
         """Share a constant that came from the disk."""
-        if constant.array is not None:
-            with self._lock:
+        with self._lock:
+            if constant.array is not None:
                 key = (constant.device, (self.key(constant.array), constant.dtype))
                 self._uploaded.setdefault(key, constant)
+            elif constant.recipe is not None:
+                sources = [self.key(s.array) for s in constant.recipe.sources if s.array is not None]
+                self._derived.setdefault((constant.device, (constant.recipe.built.work, *sources)), [constant])
 
     def holds(self, device: Device, key: object) -> bool:
         """Whether `derived` has nothing left to compute."""
@@ -82,15 +109,19 @@ class Weights:
         device: Device,
         key: object,
         outputs: Sequence[tuple[int, DType]],
-        compute: Callable[[Sequence[Buffer]], None],
+        recipe: Callable[[], Recipe],
+        quick: bool,
     ) -> list[Constant]:
-        """Constants of ``outputs`` (elements, dtype), filled by ``compute`` the first time."""
+        """Constants of ``outputs`` (elements, dtype), computed the first time. ``quick``: it takes no longer than
+        reading them would, and they are made of arrays."""
         with self._lock:
             if (device, key) not in self._derived:
                 buffers = [device.alloc(elements * dtype.itemsize) for elements, dtype in outputs]
-                compute(buffers)
+                how = recipe()
+                how.launch(buffers)
+                kept = how if quick and all(s.array is not None for s in how.sources) else None
                 self._derived[device, key] = [
-                    Constant(device, buffer, elements * dtype.itemsize, dtype)
+                    Constant(device, buffer, elements * dtype.itemsize, dtype, recipe=kept)
                     for buffer, (elements, dtype) in zip(buffers, outputs, strict=True)
                 ]
             return self._derived[device, key]

@@ -88,9 +88,9 @@ def lanes_below(code: Code, count: Value, lanes: int, first: int = 0) -> Value:
 
 
 def prefetch(code: Code, pointer: str) -> None:
-    """Ask for a line that will be read soon."""
+    """Ask for a line that will be read soon, into the second cache."""
     code.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-    code.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 3, i32 1)")
+    code.do(f"call void @llvm.prefetch.p0(ptr {pointer}, i32 0, i32 2, i32 1)")
 
 
 def fma(code: Code, a: Value, b: Value, c: Value) -> Value:

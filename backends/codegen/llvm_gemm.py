@@ -11,10 +11,24 @@ from __future__ import annotations
 from enum import IntEnum
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
-from omniop.backends.codegen.llvm_flow import address, argument, each, least, plus, prefetch, when, word
+from omniop.backends.codegen.llvm_flow import (
+    Body,
+    address,
+    argument,
+    each,
+    least,
+    load,
+    plus,
+    store,
+    when,
+    word,
+)
+from omniop.backends.codegen.llvm_flow import (
+    count as whole_steps,
+)
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
-from omniop.backends.codegen.llvm_panels import Field, Tile, print_tile, tile_of
+from omniop.backends.codegen.llvm_panels import LINE, Field, Tile, print_tile, tile_of
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 
@@ -48,9 +62,6 @@ class BlockWord(IntEnum):
 
 ENTRY = "gemm"
 
-_LINE = 16
-"""Elements of a cache line."""
-
 
 def print_gemm(module: Module) -> None:
     """Adds ``gemm`` and all that it calls."""
@@ -76,8 +87,8 @@ class _Driver:
 
     def define(self) -> None:
         code = self.code
-        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
-        sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
+        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_ROWS, Field.SCRATCH_BLOCK)
+        sizes, self.panels, self.rows, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
         self.epilogue = Epilogue(
             kernel=self.field[Field.EPILOGUE],
             size_table=address(code, "%context", Field.SIZES),
@@ -89,6 +100,9 @@ class _Driver:
         self.fused = self.epilogue.exists(code)
         self.direct = code.compare("slt", self.field[Field.PACKER], index(0))
         self.b_row = code.select(self.direct, self.field[Field.B_K], self.field[Field.B_ROW])
+        self.copied = code.compare("ne", self.field[Field.A_COPY], index(0))
+        self.a_row = code.select(self.copied, self.field[Field.A_COPY], self.field[Field.A_ROW])
+        self.a_k = code.select(self.copied, index(1), self.field[Field.A_K])
         self.epilogue.prepare(code)
         each(code, argument("begin"), argument("end"), 1, self._point)
         define_entry(self.module, ENTRY, code)
@@ -107,7 +121,8 @@ class _Driver:
             for name, w in (("a", BatchWord.A), ("b", BatchWord.B), ("c", BatchWord.C))
         )
         first = code.mul(part, f[Field.ROW_BLOCK])
-        end = least(code, code.add(first, f[Field.ROW_BLOCK]), f[Field.ROWS])
+        count = code.op("sub", least(code, code.add(first, f[Field.ROW_BLOCK]), f[Field.ROWS]), first)
+        a = code.element(a, FLOAT32, code.mul(first, f[Field.A_ROW]))
         own = code.element(c, FLOAT32, code.add(at[BlockWord.C], code.mul(first, f[Field.C_ROW])))
         target = code.let(f"select {self.fused}, ptr {self.block}, ptr {own}")
 
@@ -116,10 +131,28 @@ class _Driver:
             when(inside, self.direct, lambda: None, lambda: self._pack(inside, b, k, steps, at))
             own = inside.element(b, FLOAT32, inside.add(inside.mul(k, f[Field.B_K]), at[BlockWord.X]))
             right = inside.let(f"select {self.direct}, ptr {own}, ptr {self.panels}")
-            self._tiles(inside, first, end, (a, right, target), k, steps, at)
+            left = inside.element(a, FLOAT32, inside.mul(k, f[Field.A_K]))
+            when(inside, self.copied, lambda: self._copy_rows(inside, left, count, steps))
+            left = inside.let(f"select {self.copied}, ptr {self.rows}, ptr {left}")
+            self._tiles(inside, count, (left, right, target), k, steps, at)
 
         each(code, index(0), f[Field.K], f[Field.K_BLOCK], part_of_k)
-        self._finish(code, at, group, first, end)
+        self._finish(code, at, group, first, count)
+
+    def _copy_rows(self, code: Code, rows: str, count: Value, steps: Value) -> None:
+        """A part of the left operand, with rows that do not keep each other out of the first cache."""
+
+        def row(outer: Code, m: Value) -> None:
+            source = outer.element(rows, FLOAT32, outer.mul(m, self.field[Field.A_ROW]))
+            target = outer.element(self.rows, FLOAT32, outer.mul(m, self.a_row))
+
+            def part(lanes: int) -> Body:
+                return lambda inside, k: store(inside, load(inside, source, k, lanes), target, k)
+
+            done = whole_steps(outer, index(0), steps, self.tile.lanes, part(self.tile.lanes))
+            whole_steps(outer, done, steps, 1, part(1))
+
+        each(code, index(0), count, 1, row)
 
     def _pack(self, code: Code, b: str, k: Value, steps: Value, at: dict[BlockWord, Value]) -> None:
         """All lines of a block, side by side."""
@@ -135,39 +168,43 @@ class _Driver:
     def _tiles(
         self,
         code: Code,
-        first: Value,
-        end: Value,
+        rows: Value,
         pointers: tuple[str, str, str],
         k: Value,
         steps: Value,
         at: dict[BlockWord, Value],
     ) -> None:
-        """All tiles of a block: a panel, which stays in the first cache, under each strip of rows."""
+        """All tiles of a block, strip by strip under each panel. The first strips ask for the next panel: it is read
+        from memory while this one is in the caches."""
         f, tile = self.field, self.tile
         a, b, c = pointers
         more = code.convert("zext", code.compare("sgt", k, index(0)), INT64)
-        start = code.element(a, FLOAT32, code.mul(k, f[Field.A_K]))
         run = code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS])
+        several = code.compare("sgt", rows, index(tile.rows))  # a panel that is used once is streamed well as it is
+        askers = code.select(several, index(tile.width // LINE), index(0))
 
-        loop = Loop(code, outer := Code(self.module), [first])
-        (row,) = loop.carried
-        loop.test(outer.compare("slt", row, end))
-        height = self._height(outer, outer.op("sub", end, row))
-        shape = outer.mul(plus(outer, height, -1), index(tile.vectors))
-        strip = outer.element(start, FLOAT32, outer.mul(row, f[Field.A_ROW]))
-        self._ask_for(outer, outer.element(strip, FLOAT32, outer.mul(height, f[Field.A_ROW])), steps)
-        line = outer.element(c, FLOAT32, outer.mul(outer.op("sub", row, first), f[Field.C_ROW]))
+        def panel(outer: Code, x: Value) -> None:
+            columns = least(outer, outer.op("sub", run, x), index(tile.width))
+            vectors = outer.op("udiv", plus(outer, columns, tile.lanes - 1), index(tile.lanes))
+            written = outer.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
+            right = outer.element(b, FLOAT32, outer.mul(outer.op("udiv", x, index(tile.width)), f[Field.B_PANEL]))
+            after = outer.element(right, FLOAT32, f[Field.B_PANEL])
+            line = outer.element(c, FLOAT32, x)
 
-        def panel(inside: Code, x: Value) -> None:
-            columns = least(inside, inside.op("sub", run, x), index(tile.width))
-            vectors = inside.op("udiv", plus(inside, columns, tile.lanes - 1), index(tile.lanes))
-            written = inside.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
-            pointers = (strip, inside.element(b, FLOAT32, x), inside.element(line, FLOAT32, x))
-            numbers = (f[Field.A_ROW], f[Field.A_K], self.b_row, steps, f[Field.C_ROW], written, more)
-            call_of(inside, "tiles", plus(inside, inside.add(shape, vectors), -1), pointers, numbers)
+            loop = Loop(outer, inside := Code(self.module), [index(0), index(0)])
+            row, strip = loop.carried
+            loop.test(inside.compare("slt", row, rows))
+            height = self._height(inside, inside.op("sub", rows, row))
+            lines = inside.element(after, FLOAT32, inside.mul(strip, inside.mul(steps, index(LINE))))
+            ahead = inside.let(f"select {inside.compare('slt', strip, askers)}, ptr {lines}, ptr {right}")
+            left = inside.element(a, FLOAT32, inside.mul(row, self.a_row))
+            place = inside.element(line, FLOAT32, inside.mul(row, f[Field.C_ROW]))
+            numbers = (self.a_row, self.a_k, self.b_row, steps, f[Field.C_ROW], written, more)
+            shape = inside.add(inside.mul(plus(inside, height, -1), index(tile.vectors)), plus(inside, vectors, -1))
+            call_of(inside, "tiles", shape, (left, right, place, ahead), numbers)
+            loop.close([inside.add(row, height), plus(inside, strip, 1)])
 
-        each(outer, index(0), run, tile.width, panel)
-        loop.close([outer.add(row, height)])
+        each(code, index(0), run, tile.width, panel)
 
     def _height(self, code: Code, left: Value) -> Value:
         """Rows of the next strip: what is left over is shared by the last two, since a flat one keeps the multipliers
@@ -177,17 +214,7 @@ class _Driver:
         few = code.select(code.compare("sle", left, most), left, half)
         return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
 
-    def _ask_for(self, code: Code, strip: str, steps: Value) -> None:
-        """The next strip's lines, which begin too often for the hardware to see them coming."""
-
-        def line(inside: Code, k: Value) -> None:
-            for r in range(self.tile.rows):
-                row = inside.element(strip, FLOAT32, inside.mul(self.field[Field.A_ROW], index(r)))
-                prefetch(inside, inside.element(row, FLOAT32, k))
-
-        each(code, index(0), steps, _LINE, line)
-
-    def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, end: Value) -> None:
+    def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, count: Value) -> None:
         """The epilogue, if there is one."""
         f = self.field
 
@@ -197,7 +224,7 @@ class _Driver:
                 BlockSize.Z: at[BlockWord.PLACE_Z],
                 BlockSize.Y: at[BlockWord.PLACE_Y],
                 BlockSize.X: at[BlockWord.PLACE_X],
-                BlockSize.ROWS: code.op("sub", end, first),
+                BlockSize.ROWS: count,
                 BlockSize.COUNT_Y: at[BlockWord.COUNT_Y],
                 BlockSize.COUNT_X: at[BlockWord.COUNT_X],
                 BlockSize.BLOCK_ROW: f[Field.C_ROW],

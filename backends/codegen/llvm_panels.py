@@ -14,9 +14,23 @@ from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_blocks import Head
-from omniop.backends.codegen.llvm_flow import argument, define, fma, lanes_below, load, plus, store, when, zeros
+from omniop.backends.codegen.llvm_flow import (
+    argument,
+    define,
+    fma,
+    lanes_below,
+    load,
+    plus,
+    prefetch,
+    store,
+    when,
+    zeros,
+)
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Target, Value, index
 from omniop.opset.dtype import FLOAT32
+
+LINE = 16
+"""Elements of a cache line."""
 
 
 class Field(IntEnum):
@@ -29,6 +43,10 @@ class Field(IntEnum):
     C_ROW = auto()
     B_ROW = auto()
     """Of the packed block."""
+    B_PANEL = auto()
+    """From panel to panel."""
+    A_COPY = auto()
+    """Stride of rows of a copy of the left operand's part, or 0 where it is read as it lies."""
     ROWS = auto()
     K = auto()
     K_BLOCK = auto()
@@ -36,7 +54,7 @@ class Field(IntEnum):
     ROW_BLOCKS = auto()
     BLOCKS = auto()
     PACKER = auto()
-    """Its number, or -1 where b's rows are read where they lie: whole vectors of them, `B_K` apart."""
+    """Its number, or -1 where b is read where it lies, in whole vectors, the rows of a panel `B_K` apart."""
     BATCH_TABLE = auto()
     BATCH_WORDS = auto()
     BLOCK_TABLE = auto()
@@ -48,6 +66,7 @@ class Field(IntEnum):
     BUFFER_COUNT = auto()
     SCRATCH_SIZES = auto()
     SCRATCH_PANELS = auto()
+    SCRATCH_ROWS = auto()
     SCRATCH_BLOCK = auto()
     """Where parts of the scratch memory begin, in bytes; it begins with the epilogue's buffers."""
     TAPS = auto()
@@ -87,8 +106,8 @@ def tile_of(target: Target) -> Tile:
 
 
 def print_tile(module: Module, name: str, rows: int, vectors: int) -> None:
-    """``name(a, b, c, a_row, a_k, b_row, count, c_row, columns, more)``: a tile's sum over ``count`` steps, written to
-    ``columns`` of c, or added to it when ``more``."""
+    """``name(a, b, c, ahead, a_row, a_k, b_row, count, c_row, columns, more)``: a tile's sum over ``count`` steps,
+    written to ``columns`` of c, or added to it when ``more``. A line from ``ahead`` on is asked for at each step."""
     tile = tile_of(module.target)
     code = Code(module)
     numbers = ("a_row", "a_k", "b_row", "count", "c_row", "columns", "more")
@@ -99,6 +118,7 @@ def print_tile(module: Module, name: str, rows: int, vectors: int) -> None:
     loop = Loop(code, inside := Code(module), [index(0), index(0), index(0), *sums])
     step, along, down, *sums = loop.carried
     row = inside.element("%b", FLOAT32, down)
+    prefetch(inside, inside.element("%ahead", FLOAT32, inside.mul(step, index(LINE))))
     right = [load(inside, row, index(v * tile.lanes), tile.lanes) for v in range(vectors)]
     for r in range(rows):
         left = inside.splat(load(inside, lines[r], along), tile.lanes)
@@ -134,4 +154,4 @@ def print_tile(module: Module, name: str, rows: int, vectors: int) -> None:
         return run
 
     when(code, code.compare("sge", columns, index(vectors * tile.lanes)), either(False), either(True))
-    define(module, name, ("a", "b", "c"), numbers, code)
+    define(module, name, ("a", "b", "c", "ahead"), numbers, code)

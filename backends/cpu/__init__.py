@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from omniop.backends.base import Backend, Device, KernelTable
-from omniop.backends.cpu import jit
+from omniop.backends.cpu import jit, packed
 from omniop.backends.cpu.blocked.specs import specs
 from omniop.backends.cpu.device import CpuDevice
 
@@ -19,7 +19,7 @@ class CpuBackend(Backend):
 
     def devices(self) -> list[Device]:
         if not self._devices:
-            for spec in specs(jit.host_target()):
+            for spec in (*specs(jit.host_target()), packed.spec(jit.host_target())):
                 self.kernels.add(spec)
             self._devices.append(CpuDevice(self.kernels))
         return list(self._devices)

@@ -22,7 +22,7 @@ from omniop.backends.base import (
     Runnable,
     Sequenced,
 )
-from omniop.backends.cpu import calls, kept
+from omniop.backends.cpu import calls, jit, kept
 from omniop.backends.cpu.calls import PRIMS, PlannedCall
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
@@ -114,10 +114,11 @@ def _is_tuned(call: Call) -> bool:
 
 
 def fingerprint() -> Fingerprint:
-    """The processor as LLVM calls it, and the libraries that do the work."""
+    """The processor as LLVM calls it, its vectors, and the libraries that do the work."""
     vendor, name = _processor()
     libraries = f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"
-    return Fingerprint(vendor, name, llvm.get_host_cpu_name(), libraries)
+    arch = f"{llvm.get_host_cpu_name()}, {jit.host_target().vector_bits} bits"
+    return Fingerprint(vendor, name, arch, libraries)
 
 
 def _processor() -> tuple[str, str]:

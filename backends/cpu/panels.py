@@ -11,6 +11,7 @@ from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_depthwise import MONOIDS
 from omniop.backends.cpu import depthwise, fused
 from omniop.backends.cpu.depthwise import Depthwise
+from omniop.backends.cpu.jit import CompiledKernel
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.memory import HostBuffer
@@ -140,18 +141,27 @@ class PanelCall(RecordedWork):
             if wanted is None:
                 return None
             found = wanted
-        code = () if self._epilogue is None else (self._epilogue.code,)
-        own = (code[0].address, sizes, len(call.params)) if code else (0, (), 0)
-        table, kept = found.context(*own)
-        for k, window in enumerate((a, b, result)):
-            table[2 * k : 2 * k + 2] = window.buffer, window.start
-        scratch = int(table[Head.SCRATCH])
-        context = Context(table, (*kept, *code))
-        work = Record(found.function, context, found.points, weight=found.weight, scratch=scratch)
+        work = record_of(found, (a, b, result), self._epilogue, sizes, len(call.params))
         if not image:
             return Recording((work,))
         assert self._image is not None
         return Recording((*self._image.record(sizes).records, work), image)
+
+
+def record_of(
+    work: Product | Depthwise,
+    windows: Sequence[Window],
+    epilogue: CompiledKernel | None,
+    sizes: Sequence[int],
+    buffers: int,
+) -> Record:
+    """``windows``: a, b and the result; ``sizes``, and how many ``buffers``: the call's own."""
+    code = () if epilogue is None else (epilogue.code,)
+    table, kept = work.context(*((code[0].address, sizes, buffers) if code else (0, (), 0)))
+    for k, window in enumerate(windows):
+        table[2 * k : 2 * k + 2] = window.buffer, window.start
+    context = Context(table, (*kept, *code))
+    return Record(work.function, context, work.points, weight=work.weight, scratch=int(table[Head.SCRATCH]))
 
 
 def _convolution(call: Call, x: Window, w: Window, result: Window, by_lines: bool) -> Product | Depthwise | None:

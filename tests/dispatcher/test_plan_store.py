@@ -70,6 +70,22 @@ def test_a_second_session_plans_nothing(device: str, net: Path) -> None:
     assert {n.op for n in first.explain().nodes} >= {"MatMul", "Relu"}
 
 
+def test_packed_weights_are_packed_anew(own_cache: Path, tmp_path: Path) -> None:
+    """They would be on the disk a second time; a new shape shares those of the others."""
+    path = tmp_path / "m.onnx"
+    wide = normal(512, 512)
+    onnx.save(model("g (float[N, 512] x) => (float[N, 512] y) { p = MatMul (x, w) y = Add (p, x) }", w=wide), path)
+    several, one = {"x": normal(5, 512)}, {"x": normal(1, 512)}
+    assert planned(path, several)[1] == [1]
+    assert sum(file.stat().st_size for file in own_cache.rglob("*") if file.is_file()) < wide.nbytes / 4
+    session, made = planned(path, several, one)
+    assert made[0] == 0
+    (derived,) = session.runner.options.weights._derived.values()
+    assert all(
+        constant is derived[0] for t in session.runner.templates.values() for s in t for _, constant in s.constants
+    )
+
+
 def test_a_new_shape_is_planned_and_kept_with_the_others(tmp_path: Path) -> None:
     """What broadcasts needs other guards; later sessions have both."""
     path = tmp_path / "m.onnx"
