@@ -17,6 +17,7 @@ from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import NodeInfo
 from omniop.dispatcher.layouts import Layouts, is_constant
+from omniop.opset.complex_pairs import PART
 from omniop.opset.definitions import Definition, Repeat, Source, Structured, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, DType
 from omniop.opset.errors import PlacementError
@@ -289,7 +290,7 @@ def _refuses(spec: KernelSpec, context: OpContext, since: int) -> No | None:
 
 
 def _computable(dtype: DType, device: Device) -> bool:
-    caps = device.caps
+    caps, dtype = device.caps, PART.get(dtype, dtype)
     if dtype in caps.compute or dtype is BOOL:
         return True
     if dtype.is_float and dtype.bits < 32:

@@ -178,14 +178,14 @@ def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) 
     return found
 
 
-def const(value: bool | int | float, dtype: DType) -> Expr:
+def const(value: bool | int | float | complex, dtype: DType) -> Expr:
     """``value`` in ``dtype``: wrapped into an integer's width, as Python's number otherwise."""
     if dtype.kind == "b":
         value = bool(value)
-    elif dtype.is_int:
-        value = wrap(int(value), dtype)
+    elif isinstance(value, complex) or dtype.kind == "c":
+        value = complex(value)
     else:
-        value = float(value)
+        value = wrap(int(value), dtype) if dtype.is_int else float(value)
     return _make("const", dtype, (), value)
 
 

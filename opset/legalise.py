@@ -6,6 +6,7 @@
 - Integers below 8 bits are held in 8 and wrapped after every operation; in memory the high bits are clear, as ml_dtypes
   has them.
 - A bool buffer becomes one of uint8 where the device has no bool; float64 that is only moved becomes uint64.
+- Complex numbers become pairs of floats (`omniop.opset.complex_pairs`).
 - Sums and products of a reduce over a narrow float are kept in float32 and rounded once.
 - A store that combines in a rewritten dtype reads, combines and writes in order: its axes become one sequential axis.
 
@@ -21,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from omniop.opset import expr, poly
+from omniop.opset.complex_pairs import NotPairsError, as_pairs, has_complex
 from omniop.opset.dtype import BOOL, FLOAT8E8M0, FLOAT32, FLOAT64, INT8, INT64, UINT8, UINT16, UINT32, UINT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Carry, Kernel, Param, Store
@@ -52,6 +54,11 @@ def legalise(kernel: Kernel, caps: Capabilities) -> Kernel | Refusal:
     """An equal kernel in the dtypes of ``caps``. The buffers keep their bytes; only what they are called may change."""
     if len(kernel.params) > caps.max_buffers:
         return Refusal("too-many-buffers", f"it takes {len(kernel.params)} buffers, the device {caps.max_buffers}")
+    if has_complex(kernel):
+        try:
+            kernel = as_pairs(kernel)
+        except NotPairsError as error:
+            return Refusal("needs-complex", f"it {error}, which the device does not have")
     combined = [kernel.params[s.buffer].dtype for s in kernel.stores if s.combine is not None]
     rewritten = [d for d in combined if d is not BOOL and not {d} <= caps.storage & caps.compute]
     if not rewritten and all(p.dtype in caps.storage for p in kernel.params) and _legal(kernel.roots(), caps):

@@ -36,6 +36,10 @@ def sigmoid(x: Expr) -> Expr:
     return 1 / (1 + exp(-x))
 
 
+def swish(x: Expr) -> Expr:
+    return x * sigmoid(x)
+
+
 def softplus(x: Expr) -> Expr:
     return expr.maximum(x, 0) + log1p(exp(-expr.alu("abs", x)))
 

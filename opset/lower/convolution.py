@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omniop.opset import expr, poly
@@ -11,7 +11,8 @@ from omniop.opset.definitions import Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import require_equal
+from omniop.opset.lower.activation import swish
+from omniop.opset.lower.common import choice, require_equal, require_rank, require_shape
 from omniop.opset.lower.sampling import multilinear
 from omniop.opset.lower.windows import Window, ceil_div, per_axis, split_pads, window_of
 from omniop.opset.lowering import Node, lowering
@@ -52,6 +53,39 @@ def with_bias(y: Tensor, b: Tensor | None, dtype: DType) -> Tensor:
 def per_channel(b: Tensor, rank: int) -> list[Dim]:
     """The shape in which a vector lies along axis 1 of a tensor of ``rank``."""
     return [1, b.shape[0], *[1] * (rank - 2)]
+
+
+# Causal ---------------------------------------------------------------------------------------------------------------
+
+_ACTIVATIONS: dict[str, Callable[[Expr], Expr]] = {"none": lambda e: e, **dict.fromkeys(("silu", "swish"), swish)}
+
+
+@lowering("CausalConvWithState", since=27)
+def causal_conv(
+    node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, past: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Each channel by its own kernel, over the k - 1 places before and its own; those before x are ``past``, or zeros.
+
+    x [batch, channels, length], w [channels, 1, k]; outputs y like x, and the last k - 1 places of past and x joined.
+    """
+    require_rank(node, x, 3)
+    batch, channels, length = x.shape
+    require_rank(node, w, 3)
+    require_shape(node, w, (channels, 1, w.shape[2]), "the weight")
+    kept, wide = w.shape[2] - 1, p.accumulator(x.dtype)
+    before: list[Dim] = [batch, channels, kept]
+    if past is None:
+        past = p.full(before, 0, x.dtype)
+    require_shape(node, past, before, "past_state")
+    joined = p.concat([past, x], 2)
+
+    def product_at(n: Expr, c: Expr, t: Expr, k: Expr) -> Expr:
+        return expr.cast(joined.at(n, c, t + k), wide) * expr.cast(w.at(c, 0, k), wide)
+
+    total = with_bias(p.reduce_of(x.shape, [w.shape[2]], "add", product_at), b, wide)
+    activation = choice(node, "activation", _ACTIVATIONS, "none")
+    y = p.elementwise(lambda e: expr.cast(activation(e), x.dtype), total)
+    return (y, p.narrow(joined, 2, length, kept))[: len(node.outputs)]
 
 
 # Transposed -----------------------------------------------------------------------------------------------------------

@@ -220,3 +220,8 @@ def test_repeat_carries_and_collects(bench: Bench) -> None:
         sums = np.cumsum(array[::-1], 0)[::-1] if reverse else np.cumsum(array, 0)
         np.testing.assert_allclose(bench.value(final), array.sum(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(bench.value(rows), sums**2, rtol=1e-4, atol=1e-6)
+
+
+def test_a_repeat_whose_state_changes_shape_is_refused() -> None:
+    with tracing(Trace()), pytest.raises(ModelError, match=r"a state of shape \[3\] becomes one of \[2\]"):
+        prims.repeat(2, [prims.full((3,), 0.0, FLOAT32)], lambda step, state: ([prims.full((2,), 0.0, FLOAT32)], []))
