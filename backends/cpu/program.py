@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from omniop.backends.cpu.kept import Keepable
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.recording import Recording, tasks_of
 from omniop.backends.cpu.team.code import functions
-from omniop.backends.cpu.team.words import MAX_BUFFERS
+from omniop.backends.cpu.team.words import MAX_BUFFERS, CallWord
 from omniop.backends.cpu.team.workers import team
 
 _SCRATCH = Scratch()
@@ -21,6 +22,7 @@ _SCRATCH = Scratch()
 
 _KEPT = 256
 """Sets of sizes that built work remembers."""
+_UNKNOWN = Recording(())
 
 
 class RecordedWork(Keepable, ABC):
@@ -35,12 +37,13 @@ class RecordedWork(Keepable, ABC):
 
     def recording(self, sizes: tuple[int, ...]) -> Recording | None:
         """The launch for these sizes; None when it has to be called."""
-        if sizes not in self._recordings:
+        found = self._recordings.get(sizes, _UNKNOWN)
+        if found is _UNKNOWN:
             if len(self._recordings) >= _KEPT:
                 self._recordings.clear()
                 self._programs.clear()
-            self._recordings[sizes] = self.record(sizes)
-        return self._recordings[sizes]
+            found = self._recordings[sizes] = self.record(sizes)
+        return found
 
     @abstractmethod
     def record(self, sizes: tuple[int, ...]) -> Recording | None:
@@ -101,10 +104,9 @@ class Program:
         self._keeps = [x.recording for x in launches]
         self._records = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
         self._places = (ctypes.c_int64 * max(1, len(places)))(*places)
-        self._head = (ctypes.c_int64 * 3)(ctypes.addressof(self._records), count, ctypes.addressof(self._places))
-        self._address = ctypes.addressof(self._head)
         self._entries = entries
-        self._addresses = ctypes.c_int64 * (len(entries) + 1)
+        self._head = (ctypes.addressof(self._records), count, ctypes.addressof(self._places))
+        self._call = struct.Struct(f"={CallWord.C_ADDRESSES + len(entries) + (self._workspace > 0)}q").pack
         self._run = functions()["program"]
 
     def __call__(self, table: Sequence[HostBuffer]) -> None:
@@ -115,7 +117,7 @@ class Program:
         if self._scratch:
             own = self._hold("scratch", self._scratch, self._neediest[0])
         if self._threads == 1:
-            self._run(self._address, self._addresses(*addresses), own, 0, 1, 0, 0)
+            self._run(self._call(*self._head, own, 0, 1, 0, 0, *addresses))
             return
         helpers = team()
         threads = helpers.gather(self._threads)
@@ -123,9 +125,7 @@ class Program:
             memory = helpers.memory(self._scratch)
         except MemoryError as error:
             raise LaunchError(self._neediest[0], error) from error
-        self._run(
-            self._address, self._addresses(*addresses), own, helpers.control, threads, memory.address, memory.stride
-        )
+        self._run(self._call(*self._head, own, helpers.control, threads, memory.address, memory.stride, *addresses))
 
     @staticmethod
     def _hold(name: str, nbytes: int, position: int) -> int:

@@ -7,12 +7,13 @@ import platform
 import re
 import sys
 from functools import cache
+from typing import Any
 
 from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.team.job_text import JOBS
 from omniop.backends.cpu.team.program_text import NOBODY, PROGRAM
-from omniop.backends.cpu.team.words import SETTINGS, RecordWord, Word
+from omniop.backends.cpu.team.words import SETTINGS, CallWord, RecordWord, Word
 from omniop.backends.cpu.team.worker_text import WORKERS
 
 _PAUSES = {"x86_64": "@llvm.x86.sse2.pause()", "aarch64": "@llvm.aarch64.isb(i32 15)"}
@@ -29,10 +30,10 @@ def available() -> bool:
 
 @cache
 def functions() -> dict[str, jit.MachineCode]:
-    """``program(program, addresses, own, control, threads, scratch, stride)``, and where workers can sleep
-    ``worker(control, number)`` and ``stop(control)``."""
+    """``program(call)``, and where workers can sleep ``worker(control, number)`` and ``stop(control)``; ``control`` is
+    the address of the block of memory."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    wanted = {"program": [*[pointer] * 4, number, pointer, number]}
+    wanted: dict[str, list[Any]] = {"program": [pointer]}
     texts = [PROGRAM, NOBODY]
     if available():
         wanted |= {"worker": [pointer, number], "stop": [pointer]}
@@ -47,7 +48,7 @@ def print_team(module: Module, text: str) -> None:
 def _filled_in(text: str, machine: str) -> str:
     """With words and settings in place of their names."""
     pause = _PAUSES.get(machine)
-    names: dict[str, object] = {**{w.name: int(w) for w in (*Word, *RecordWord)}, **SETTINGS}
+    names: dict[str, object] = {**{w.name: int(w) for w in (*Word, *CallWord, *RecordWord)}, **SETTINGS}
     names |= {"PAUSE": f"call void {pause}" if pause else "", "FUTEX": _FUTEX.get(machine, 0)}
     declared = f"\ndeclare void {pause.replace('i32 15', 'i32')}\n" if pause else ""
     return re.sub(r"\b[A-Z_]{3,}\b", lambda found: str(names[found[0]]), text) + declared

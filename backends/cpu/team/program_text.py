@@ -1,20 +1,30 @@
 """LLVM IR of the loop that runs a program's records.
 
-``program``: {records, how many, places}; ``addresses``: of the run's buffers; ``own``: the caller's scratch memory.
-For more than one thread, ``control``: the block of memory of `words`; ``scratch``, ``stride``: the workers' memory.
+``program`` takes a table, `words.CallWord`: one argument, since each costs Python more than it takes to read it here.
 """
 
 from __future__ import annotations
 
 PROGRAM = """
-define void @program(ptr %program, ptr %addresses, ptr %own, ptr %control, i64 %threads, ptr %scratch, i64 %stride) {
+define void @program(ptr %call) {
 entry:
   %buffers = alloca [MOST_BUFFERS x ptr], align 64
-  %records = load ptr, ptr %program
-  %count.at = getelementptr i64, ptr %program, i64 1
+  %records = load ptr, ptr %call
+  %count.at = getelementptr i64, ptr %call, i64 C_COUNT
   %count = load i64, ptr %count.at
-  %places.at = getelementptr i64, ptr %program, i64 2
+  %places.at = getelementptr i64, ptr %call, i64 C_PLACES
   %places = load ptr, ptr %places.at
+  %own.at = getelementptr i64, ptr %call, i64 C_OWN
+  %own = load ptr, ptr %own.at
+  %control.at = getelementptr i64, ptr %call, i64 C_CONTROL
+  %control = load ptr, ptr %control.at
+  %threads.at = getelementptr i64, ptr %call, i64 C_THREADS
+  %threads = load i64, ptr %threads.at
+  %scratch.at = getelementptr i64, ptr %call, i64 C_SCRATCH
+  %scratch = load ptr, ptr %scratch.at
+  %stride.at = getelementptr i64, ptr %call, i64 C_STRIDE
+  %stride = load i64, ptr %stride.at
+  %addresses = getelementptr i64, ptr %call, i64 C_ADDRESSES
   %leads = call i1 @lead(ptr %control, i64 %threads, ptr %own, ptr %scratch, i64 %stride)
   br label %launch
 

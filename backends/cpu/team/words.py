@@ -52,6 +52,25 @@ WORDS = Word.RANGES + MAX_THREADS * MEMBER
 """Of the block."""
 
 
+class CallWord(IntEnum):
+    """A call of a program."""
+
+    C_RECORDS = 0
+    C_COUNT = 1
+    """How many records there are."""
+    C_PLACES = 2
+    """For each record's buffers, where among the addresses they are."""
+    C_OWN = 3
+    """The caller's scratch memory."""
+    C_CONTROL = 4
+    """The block of memory, and with how many threads to work; the workers' scratch memory."""
+    C_THREADS = 5
+    C_SCRATCH = 6
+    C_STRIDE = 7
+    C_ADDRESSES = 8
+    """Of the run's buffers, from here on."""
+
+
 class RecordWord(IntEnum):
     """A record in a program."""
 
