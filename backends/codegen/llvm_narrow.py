@@ -19,7 +19,7 @@ from omniop.backends.codegen.llvm_flow import address, argument, each, least, pl
 from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
-from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, print_tile, tile_of
+from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, print_tile, read_zero_point, tile_of
 from omniop.opset.dtype import INT32, INT64, UINT8
 
 _ONES = 0x01010101
@@ -71,7 +71,7 @@ class _Driver:
         self.copied = code.compare("ne", f[Field.A_PACKED], index(0))
         self.packs = code.compare("sge", f[Field.PACKER], index(0))
         self.left_row = code.select(self.copied, code.mul(f[Field.WORDS], index(WORD)), f[Field.A_ROW])
-        self.zero = self._zero_point(code)
+        self.zero = read_zero_point(code, self.kind, f[Field.ZERO_BUFFER], f[Field.ZERO_START])
         self.epilogue.prepare(code)
         kept = code.element("%scratch", UINT8, f[Field.SCRATCH_KEPT])
         self.held, self.packed = (code.element(kept, INT64, index(k)) for k in range(2))
@@ -79,21 +79,6 @@ class _Driver:
             code.do(f"store i64 -1, ptr {place}, align 8")
         each(code, argument("begin"), argument("end"), 1, self._point)
         define_entry(self.module, entry(self.kind), code)
-
-    def _zero_point(self, code: Code) -> Value:
-        """What the right operand's elements are counted from, as int64."""
-        number = self.field[Field.ZERO_BUFFER]
-
-        def read() -> Value:
-            pointer = code.element("%buffers", INT64, number)
-            start = code.let(f"load ptr, ptr {pointer}, align 8")
-            at = code.element(start, UINT8, self.field[Field.ZERO_START])
-            value = llvm_vector.load(code, at, self.kind.right)
-            return code.convert("sext" if self.kind.right.is_signed else "zext", value, INT64)
-
-        if not self.kind.left.is_int:
-            return index(0)
-        return code.either(code.compare("sge", number, index(0)), read, lambda: index(0))
 
     def _point(self, code: Code, point: Value) -> None:
         f = self.field

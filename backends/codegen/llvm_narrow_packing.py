@@ -12,18 +12,16 @@ from collections.abc import Callable, Sequence
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import address, argument, count, define, each, least, plus, when, word
+from omniop.backends.codegen.llvm_flow import address, argument, count, define, each, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Line
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, load_word, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
-from omniop.opset.dtype import BOOL, INT32, UINT8, UINT16, DType
+from omniop.opset.dtype import INT32, UINT8, UINT16, DType
 
 _POINTERS = ("context", "panels", "b", "stage")
 _NUMBERS = ("z", "y", "x", "lines", "columns", "fill")
 _Z, _Y, _X, _LINES, _COLUMNS, _FILL = map(argument, _NUMBERS)
-
-ROW_BYTES = 64
-"""What a row of the stage is written in: so much may be written behind its end."""
 
 
 def held(kind: Dot) -> DType:
@@ -266,7 +264,7 @@ def pack_windows(p: Packing) -> None:
                     width = code.select(inside_image, take[Field.WIDTH], index(0))
                     here = code.element(source, UINT8, code.mul(number, line_step))
                     there = code.element(target, p.dtype, code.mul(number, _COLUMNS))
-                    _line(code, p.dtype, here, there, left, width, take[Field.STEP_X], fill)
+                    Line(here, left, width, take[Field.STEP_X]).copy(code, there, _COLUMNS, fill)
 
                 each(inside, index(0), _LINES, 1, line)
 
@@ -283,66 +281,6 @@ def pack_windows(p: Packing) -> None:
         p.weave(inside, [p.staged(inside, e) for e in range(p.group)], number, index(0), p.run)
 
     p.every_word(one)
-
-
-def _line(
-    code: Code, dtype: DType, source: str, target: str, first: Value, width: Value, step: Value, fill: Value
-) -> None:
-    """The columns of a line: element ``first + step * column`` of a row of ``width`` elements, ``source`` being where
-    the first one would lie; the fill for those outside."""
-    lanes = ROW_BYTES // dtype.itemsize
-
-    def one(inside: Code, column: Value) -> None:
-        ahead = inside.mul(column, step)
-        known = inside.compare("ult", inside.add(first, ahead), width)
-        pointer = inside.element(source, dtype, ahead)
-        value = inside.either(known, lambda: llvm_vector.load(inside, pointer, dtype), lambda: fill)
-        llvm_vector.store(inside, inside.element(target, dtype, column), value)
-
-    def elements() -> None:
-        each(code, index(0), _COLUMNS, 1, one)
-
-    if not llvm_vector.has_masked(code, dtype):
-        elements()
-        return
-    last = code.intrinsic("smax", plus(code, _COLUMNS, -lanes), index(0))
-
-    def vectors(every: int) -> Callable[[], None]:
-        def run() -> None:
-            def part(inside: Code, place: Value) -> None:
-                column = least(inside, place, last)
-                ahead = inside.mul(column, index(every))
-                values = []
-                for k in range(every):
-                    here = plus(inside, ahead, k * lanes)
-                    mask = _inside(inside, inside.add(first, here), width, lanes)
-                    values.append(llvm_vector.masked_load(inside, inside.element(source, dtype, here), mask, fill))
-                value = values[0] if every == 1 else inside.shuffle_two(values[0], values[1], range(0, 2 * lanes, 2))
-                llvm_vector.store(inside, inside.element(target, dtype, column), value)
-
-            each(code, index(0), _COLUMNS, lanes, part)
-
-        return run
-
-    def by_two() -> None:
-        when(code, code.compare("eq", step, index(2)), vectors(2), elements)
-
-    when(code, code.compare("eq", step, index(1)), vectors(1), by_two)
-
-
-def _inside(code: Code, first: Value, width: Value, lanes: int) -> Value:
-    """The lanes ``first + lane`` of which are at least 0 and below the width, by shifting bits (at most 64 of them)."""
-    low = least(code, code.intrinsic("smax", code.op("sub", index(0), first), index(0)), index(lanes))
-    high = least(code, code.intrinsic("smax", code.op("sub", width, first), index(0)), index(lanes))
-    bits = code.op("and", _ones_below(code, high), code.op("xor", _ones_below(code, low), index(-1)))
-    narrow = bits.text if lanes == 64 else code.let(f"trunc {bits} to i{lanes}")
-    return Value(code.let(f"bitcast i{lanes} {narrow} to <{lanes} x i1>"), BOOL, lanes)
-
-
-def _ones_below(code: Code, number: Value) -> Value:
-    """So many ones; all 64 from 64 on."""
-    shifted = code.op("xor", code.op("shl", index(-1), code.op("and", number, index(63))), index(-1))
-    return code.select(code.compare("sge", number, index(64)), index(-1), shifted)
 
 
 # The left operand -----------------------------------------------------------------------------------------------------

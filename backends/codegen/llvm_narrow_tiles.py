@@ -15,7 +15,7 @@ from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_flow import argument, define, lanes_below, plus, when
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Target, Value, const, index
 from omniop.backends.codegen.llvm_panels import Tile
-from omniop.opset.dtype import INT32, UINT8
+from omniop.opset.dtype import INT32, INT64, UINT8
 
 WORD = 4
 """Bytes of a word."""
@@ -92,6 +92,20 @@ def tile_of(target: Target) -> Tile:
 def load_word(code: Code, pointer: str, offset: Value) -> Value:
     """The word at an offset in bytes, at any alignment."""
     return Value(code.let(f"load i32, ptr {code.element(pointer, UINT8, offset)}, align 1"), INT32)
+
+
+def read_zero_point(code: Code, kind: Dot, buffer: Value, start: Value) -> Value:
+    """What the right operand's elements are counted from, as int64: a number at ``start`` of a buffer; 0 if that is
+    -1."""
+
+    def read() -> Value:
+        whole = code.let(f"load ptr, ptr {code.element('%buffers', INT64, buffer)}, align 8")
+        value = llvm_vector.load(code, code.element(whole, UINT8, start), kind.right)
+        return code.convert("sext" if kind.right.is_signed else "zext", value, INT64)
+
+    if not kind.left.is_int:
+        return index(0)
+    return code.either(code.compare("sge", buffer, index(0)), read, lambda: index(0))
 
 
 def print_tile(module: Module, name: str, kind: Dot, rows: int, vectors: int) -> None:

@@ -13,7 +13,8 @@ from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_gemm import BlockWord
 from omniop.backends.codegen.llvm_narrow import entry, print_narrow
-from omniop.backends.codegen.llvm_narrow_packing import PACKERS, ROW_BYTES
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES
+from omniop.backends.codegen.llvm_narrow_packing import PACKERS
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.backends.cpu import jit, products

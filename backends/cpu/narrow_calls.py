@@ -5,15 +5,16 @@ from __future__ import annotations
 from math import prod
 
 from omniop.backends.array_eval import size_names
-from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_dot import Dot, kind_of
 from omniop.backends.cpu import fused
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.narrow import Narrow, columns_of
+from omniop.backends.cpu.narrow_depthwise import NarrowDepthwise, taps_of
+from omniop.backends.cpu.panels import record_of
 from omniop.backends.cpu.products import convolution, matrix_product, step_through
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Context, Record, Recording
+from omniop.backends.cpu.recording import Recording
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
@@ -43,7 +44,16 @@ def kind(call: Call) -> Dot | None:
 def writes_itself(call: Call, kind: Dot) -> bool:
     """Whether tiles can go into the result as they are."""
     view = call.results[0]
-    return call.epilogue is None and view.dtype is kind.sums and fused.is_dense(view)
+    plain = call.epilogue is None and view.dtype is kind.sums and fused.is_dense(view)
+    return plain and not is_depthwise(call)
+
+
+def is_depthwise(call: Call) -> bool:
+    """Whether each channel of a convolution has a window of its own, or several."""
+    if call.prim != "integer_conv":
+        return False
+    image, (_, depth, *_), group = call.operands[0].shape, call.operands[1].shape, call.attr("group")
+    return group > 1 and expr.is_const(depth, 1) and expr.is_const(image[1], group)
 
 
 def reads_image(call: Call) -> bool:
@@ -72,21 +82,22 @@ class NarrowCall(RecordedWork):
         if call.prim == "contract":
             a, b = x, y
             product = matrix_product(a, b, result, columns_of(x.shape[-1], self._kind))
+            found: Narrow | NarrowDepthwise = Narrow(product, self._kind)
         else:
             copied = 0 if x.strides[-1] == 1 else prod(x.shape)
             a, b = y, x.contiguous(len(call.params)) if copied else x
             geometry = Geometry.of(call, a.shape[2:])
-            most = columns_of(prod(a.shape[1:]), self._kind)
-            product = convolution(b, a, result, geometry, call.attr("group"), self._by_lines, most)
-        found = Narrow(product, self._kind, zero=(zero[0].buffer, zero[0].start) if zero else None)
-        code = () if self._epilogue is None else (self._epilogue.code,)
-        own = (code[0].address, sizes, len(call.params)) if code else (0, (), 0)
-        table, kept = found.context(*own)
-        for k, window in enumerate((a, b, result)):
-            table[2 * k : 2 * k + 2] = window.buffer, window.start
-        scratch = int(table[Head.SCRATCH])
-        context = Context(table, (*kept, *code))
-        work = Record(found.function, context, found.points, weight=found.weight, scratch=scratch)
+            point = (zero[0].buffer, zero[0].start)
+            taps = taps_of(self._kind, geometry) if is_depthwise(call) else None
+            if taps is not None:
+                step = step_through(a.shape[1:], a.strides[1:])
+                assert step is not None
+                found = NarrowDepthwise(b, a, result, geometry, taps, step, self._by_lines, point)
+            else:
+                most = columns_of(prod(a.shape[1:]), self._kind)
+                product = convolution(b, a, result, geometry, call.attr("group"), self._by_lines, most)
+                found = Narrow(product, self._kind, zero=point)
+        work = record_of(found, (a, b, result), self._epilogue, sizes, len(call.params))
         if not copied:
             return Recording((work,))
         assert self._image is not None
