@@ -257,6 +257,11 @@ def _float_to_int(code: Code, x: Value, dtype: DType) -> Value:
     # through int32, which vectors convert to in one instruction where LLVM's saturating casts go lane by lane
     low = 0 if dtype.kind == "u" else -(1 << (dtype.bits - 1))
     high = (1 << (dtype.bits if dtype.kind == "u" else dtype.bits - 1)) - 1
+    if low == 0:  # what is not above it is 0, NaN too
+        limited = llvm_math.at_most(code, x, float(high))
+        zero = const(0.0, x.dtype)
+        limited = code.select(code.compare("ogt", limited, zero), limited, zero)
+        return cast(code, code.convert("fptosi", limited, INT32), dtype)
     number = code.select(code.compare("uno", x, x), const(0.0, x.dtype), x)
     inexact = x.dtype is FLOAT32 and dtype is INT32  # 2**31 - 1 is no float32
     top = 2.0**31 - 128 if inexact else float(high)

@@ -19,10 +19,8 @@ from omniop.backends.codegen.llvm_flow import address, argument, each, least, pl
 from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
-from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, print_tile, read_zero_point, tile_of
+from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, Field, print_tile, read_zero_point, tile_of
 from omniop.opset.dtype import INT32, INT64, UINT8
-
-_ONES = 0x01010101
 
 
 def entry(kind: Dot) -> str:
@@ -166,7 +164,7 @@ class _Driver:
             loop.test(inside.compare("sle", following, end))
             pointer = inside.element(line, UINT8, place)
             text = inside.let(f"load {total.type}, ptr {pointer}, align 1")
-            more = self.kind.add(inside, total, Value(text, INT32, width), const(_ONES, INT32, width))
+            more = self.kind.add(inside, total, Value(text, INT32, width), const(ONES, INT32, width))
             done, total = loop.close([following, more])
             return done, total
 

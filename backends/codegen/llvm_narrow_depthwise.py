@@ -8,17 +8,18 @@ window, its stride and its dilation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_vector
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, define_entry
+from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, call_of, define_entry, function_table
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import address, argument, define, each, least, plus, word
+from omniop.backends.codegen.llvm_flow import address, argument, define, each, lanes_below, least, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
-from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Line
-from omniop.backends.codegen.llvm_narrow_tiles import WORD, read_zero_point
-from omniop.opset.dtype import INT8, INT32, INT64, UINT8
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Line, lanes_inside
+from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, load_word, read_zero_point
+from omniop.opset.dtype import INT32, INT64, UINT8
 
 LINES = 4
 """Of the result, that are summed at a time."""
@@ -92,8 +93,9 @@ def entry(window: Window) -> str:
 
 def print_narrow_depthwise(module: Module, window: Window) -> None:
     """Adds the function `entry`, of weights and an image, and what it calls. The result is the epilogue's to write."""
-    for count in (1, LINES):
+    for count in range(1, LINES + 1):
         _print_lines(module, f"lines_{count}", window, count)
+    function_table(module, "lines", [f"lines_{count}" for count in range(1, LINES + 1)])
     _Driver(module, window).define()
 
 
@@ -205,61 +207,89 @@ class _Driver:
         f = self.field
         apart = code.mul(f[Field.LINE], index(self.window.strides[0]))
 
-        def some(count: int, first: Value, end: Value) -> Value:
-            def lines(inside: Code, line: Value) -> None:
-                source = inside.element(self.lines, UINT8, inside.mul(line, apart))
-                there = inside.element(target, INT32, inside.mul(line, f[Field.OUT_WIDTH]))
-                numbers = ", ".join(map(str, (f[Field.LINE], f[Field.OUT_WIDTH], start)))
-                inside.do(f"call void @lines_{count}(ptr {source}, ptr {self.weights}, ptr {there}, {numbers})")
+        def some(inside: Code, line: Value) -> None:
+            source = inside.element(self.lines, UINT8, inside.mul(line, apart))
+            there = inside.element(target, INT32, inside.mul(line, f[Field.OUT_WIDTH]))
+            number = least(inside, plus(inside, inside.op("sub", height, line), -1), index(LINES - 1))
+            call_of(inside, "lines", number, (source, self.weights, there), (f[Field.LINE], f[Field.OUT_WIDTH], start))
 
-            return each(code, first, end, count, lines)
-
-        whole = code.mul(code.op("udiv", height, index(LINES)), index(LINES))
-        some(1, some(LINES, index(0), whole), height)
+        each(code, index(0), height, LINES, some)
 
     def _weights(self, code: Code, weights: str) -> Value:
         """A channel's weights as words, of which the last of a row is filled with zeros; gives where its sums begin."""
-        rows, columns = self.window.kernel
+        lanes = self.module.target.vector_bits // 32
         step = self.field[Field.WEIGHT_TAP]
-        total = index(0)
-        extend = "sext" if self.window.kind.left.is_signed else "zext"
-        for i in range(rows):
-            for k in range(self.window.words):
-                held = const(0, INT32)
-                for b in range(min(WORD, columns - WORD * k)):
-                    at = code.mul(index(i * columns + WORD * k + b), step)
-                    value = llvm_vector.load(code, code.element(weights, UINT8, at), UINT8)
-                    wide = code.convert("zext", value, INT32)
-                    held = code.op("or", held, code.op("shl", wide, const(8 * b, INT32)))
-                    total = code.add(total, code.convert(extend, Value(value.text, INT8), INT64))
-                place = code.element(self.weights, INT32, index(i * self.window.words + k))
-                llvm_vector.store(code, place, held)
-        return code.op("mul", total, code.op("sub", index(-self.window.kind.offset), self.zero))
+        count = self.window.kernel[0] * self.window.words
+
+        def put(word_of: Callable[[Code, int, int, int], Value]) -> Callable[[], None]:
+            def run() -> None:
+                for number in range(count):
+                    row, k = divmod(number, self.window.words)
+                    first, some = row * self.window.kernel[1] + WORD * k, self.window.kernel[1] - WORD * k
+                    value = word_of(code, number, first, min(WORD, some))
+                    llvm_vector.store(code, code.element(self.weights, INT32, index(number)), value)
+
+            return run
+
+        def whole(code: Code, number: int, first: int, some: int) -> Value:
+            """By one load that stays inside of the channel's weights."""
+            start = max(0, first + some - WORD)
+            value = load_word(code, weights, index(start))
+            value = code.op("lshr", value, const(8 * (first - start), INT32))
+            return code.op("and", value, const((1 << 8 * some) - 1, INT32)) if some < WORD else value
+
+        def apart(code: Code, number: int, first: int, some: int) -> Value:
+            held = const(0, INT32)
+            for b in range(some):
+                at = code.mul(index(first + b), step)
+                value = llvm_vector.load(code, code.element(weights, UINT8, at), UINT8)
+                held = code.op("or", held, code.op("shl", code.convert("zext", value, INT32), const(8 * b, INT32)))
+            return held
+
+        near = code.compare("eq", step, index(1))
+        few = self.window.kernel[0] * self.window.kernel[1] < WORD
+        when(code, near, put(apart if few else whole), put(apart))
+        total = const(0, INT32, lanes)
+        for first in range(0, count, lanes):
+            part = llvm_vector.load(code, code.element(self.weights, INT32, index(first)), INT32, lanes)
+            if first + lanes > count:
+                part = code.select(lanes_below(code, index(count - first), lanes), part, const(0, INT32, lanes))
+            total = self.window.kind.add(code, total, part, const(ONES, INT32, lanes))
+        (held,) = llvm_vector.narrowed(code, "add", [total], 1)
+        return code.op(
+            "mul", code.convert("sext", held, INT64), code.op("sub", index(-self.window.kind.offset), self.zero)
+        )
 
     def _pad(self, code: Code, channel: str, above: Value, lines: Value) -> None:
         """Padded lines of a channel; ``above``: the image's line that the first one holds."""
         f = self.field
+        masked = llvm_vector.has_masked(code, UINT8)
+        signs = 128 if self.window.kind.flipped else 0
+        before = code.op("sub", index(0), f[Field.PAD_X])
         fill = code.convert("trunc", self.zero, UINT8)
+        filled = code.op("xor", code.splat(fill, ROW_BYTES), const(signs, UINT8))
 
-        def line(inside: Code, k: Value) -> None:
-            target = inside.element(self.lines, UINT8, inside.mul(k, f[Field.LINE]))
-            y = inside.add(above, k)
-            inside_image = inside.compare("ult", y, f[Field.HEIGHT])
-            width = inside.select(inside_image, f[Field.WIDTH], index(0))
-            first = inside.op("sub", index(0), f[Field.PAD_X])
-            source = inside.element(channel, UINT8, inside.add(inside.mul(y, f[Field.X_LINE]), first))
-            Line(source, first, width, index(1)).copy(inside, target, f[Field.LINE], fill)
-            if self.window.kind.flipped:
-                self._flip(inside, target)
+        def part(outer: Code, x: Value) -> None:
+            first = outer.add(before, x)
+            mask = lanes_inside(outer, first, f[Field.WIDTH], ROW_BYTES) if masked else None
 
-        each(code, index(0), lines, 1, line)
+            def line(inside: Code, k: Value) -> None:
+                target = inside.element(self.lines, UINT8, inside.add(inside.mul(k, f[Field.LINE]), x))
+                y = inside.add(above, k)
+                source = inside.element(channel, UINT8, inside.add(inside.mul(y, f[Field.X_LINE]), first))
 
-    def _flip(self, code: Code, line: str) -> None:
-        signs = const(128, UINT8, ROW_BYTES)
+                def copy() -> None:
+                    if mask is not None:
+                        value = llvm_vector.masked_load(inside, source, mask, fill)
+                    else:
+                        whole = Line(source, first, f[Field.WIDTH], index(1))
+                        whole.copy(inside, target, index(ROW_BYTES), fill)
+                        value = llvm_vector.load(inside, target, UINT8, ROW_BYTES)
+                    llvm_vector.store(inside, target, inside.op("xor", value, const(signs, UINT8)) if signs else value)
 
-        def part(inside: Code, x: Value) -> None:
-            place = inside.element(line, UINT8, x)
-            value = llvm_vector.load(inside, place, UINT8, ROW_BYTES)
-            llvm_vector.store(inside, place, inside.op("xor", value, signs))
+                known = inside.compare("ult", y, f[Field.HEIGHT])
+                when(inside, known, copy, lambda: llvm_vector.store(inside, target, filled))
 
-        each(code, index(0), self.field[Field.LINE], ROW_BYTES, part)
+            each(outer, index(0), lines, 1, line)
+
+        each(code, index(0), f[Field.LINE], ROW_BYTES, part)

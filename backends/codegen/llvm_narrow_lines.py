@@ -63,7 +63,7 @@ class Line:
             values = []
             for k in range(every):
                 here = plus(inside, ahead, k * lanes)
-                mask = _inside(inside, inside.add(self.first, here), self.width, lanes)
+                mask = lanes_inside(inside, inside.add(self.first, here), self.width, lanes)
                 pointer = inside.element(self.source, dtype, here)
                 values.append(llvm_vector.masked_load(inside, pointer, mask, fill))
             value = values[0] if every == 1 else inside.shuffle_two(values[0], values[1], range(0, 2 * lanes, 2))
@@ -99,7 +99,7 @@ class Line:
         return run
 
 
-def _inside(code: Code, first: Value, width: Value, lanes: int) -> Value:
+def lanes_inside(code: Code, first: Value, width: Value, lanes: int) -> Value:
     """The lanes ``first + lane`` of which are at least 0 and below the width, by shifting bits (at most 64 of them)."""
     low = least(code, code.intrinsic("smax", code.op("sub", index(0), first), index(0)), index(lanes))
     high = least(code, code.intrinsic("smax", code.op("sub", width, first), index(0)), index(lanes))

@@ -19,6 +19,8 @@ from omniop.opset.dtype import INT32, INT64, UINT8
 
 WORD = 4
 """Bytes of a word."""
+ONES = 0x01010101
+"""A word of bytes that are 1."""
 
 
 class Field(IntEnum):

@@ -95,7 +95,7 @@ class NarrowDepthwise:
         at_sizes = aligned((buffers + 1) * products.WORD)
         at_places = at_sizes + aligned((len(sizes) + BlockSize.PLACES + 1) * products.WORD)
         at_weights = at_places + aligned(products.WORD)
-        at_lines = at_weights + aligned(taps.kernel[0] * taps.words * WORD)
+        at_lines = at_weights + aligned(taps.kernel[0] * taps.words * WORD) + ROW_BYTES
         at_block = at_lines + aligned(padded * line + ROW_BYTES)
         lanes = jit.host_target().vector_bits // 32
         end = at_block + WORD * (self._channels * self._lines * self._width + lanes)

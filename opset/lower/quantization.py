@@ -81,12 +81,11 @@ def _division_dtype(node: Node, x: DType, scale: DType) -> DType:
 
 
 def rounded(x: Expr, result: DType, *zero: Expr) -> Expr:
-    """Half to even, plus the zero point, saturated to an integer dtype."""
+    """Half to even, plus the zero point, saturated to an integer dtype, as casts do."""
     value = expr.alu("rint", x)
     for z in zero:
         value = value + expr.cast(z, value.dtype)
-    least, most = p.identity("max", result), p.identity("min", result)
-    return expr.cast(expr.minimum(expr.maximum(value, least), most), result)
+    return expr.cast(value, result)
 
 
 @lowering("DynamicQuantizeLinear", since=11)
