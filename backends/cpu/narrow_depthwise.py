@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +15,7 @@ from omniop.backends.codegen.llvm_narrow_depthwise import Window as Taps
 from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES
 from omniop.backends.codegen.llvm_narrow_tiles import WORD
 from omniop.backends.cpu import jit, products
-from omniop.backends.cpu.products import ARGUMENTS, aligned
+from omniop.backends.cpu.products import aligned
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 
@@ -28,9 +28,9 @@ MAX_SPACE = 2
 
 
 @cache
-def function(taps: Taps) -> Callable[..., None]:
+def function(taps: Taps) -> jit.MachineCode:
     """The compiled function; see `llvm_narrow_depthwise.print_narrow_depthwise`."""
-    return jit.build_printed(entry(taps), print_narrow_depthwise, ARGUMENTS, taps)
+    return jit.build_printed(entry(taps), print_narrow_depthwise, taps)
 
 
 def taps_of(kind: Dot, geometry: Geometry) -> Taps | None:
@@ -64,7 +64,7 @@ class NarrowDepthwise:
         self._channels = min(self.w.shape[0], max(1, BLOCK // (self._lines * self._width)))
 
     @property
-    def function(self) -> Callable[..., None]:
+    def function(self) -> jit.MachineCode:
         return function(self.taps)
 
     @property
@@ -78,7 +78,7 @@ class NarrowDepthwise:
         vectors = self._channels * self._lines * -(-self._width // lanes)
         return vectors * self.taps.kernel[0] * self.taps.words * 2 * lanes / products.SPEED / 4
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, object]:
+    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         """See `products.Product.context`."""
         x, w, taps = self.x, self.w, self.taps
         rank = len(self.geometry.kernel)
@@ -135,4 +135,4 @@ class NarrowDepthwise:
         table = np.zeros(len(Head) + len(Field), np.int64)
         table[Head.SCRATCH] = end
         table[list(fields)] = list(fields.values())
-        return table, numbers
+        return table, (numbers,)

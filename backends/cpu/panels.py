@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Protocol
+
+import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.base import Runnable
@@ -11,7 +14,7 @@ from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_depthwise import MONOIDS
 from omniop.backends.cpu import depthwise, fused
 from omniop.backends.cpu.depthwise import Depthwise
-from omniop.backends.cpu.jit import CompiledKernel
+from omniop.backends.cpu.jit import CompiledKernel, MachineCode
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
 from omniop.backends.cpu.memory import HostBuffer
@@ -148,8 +151,25 @@ class PanelCall(RecordedWork):
         return Recording((*self._image.record(sizes).records, work), image)
 
 
+class Blocks(Protocol):
+    """Work by blocks of the result, for one set of sizes."""
+
+    @property
+    def function(self) -> MachineCode: ...
+
+    @property
+    def points(self) -> int: ...
+
+    @property
+    def weight(self) -> float:
+        """Nanoseconds of a point."""
+
+    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+        """See `products.Product.context`."""
+
+
 def record_of(
-    work: Product | Depthwise,
+    work: Blocks,
     windows: Sequence[Window],
     epilogue: CompiledKernel | None,
     sizes: Sequence[int],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ TARGETS = {
     "pairs": Target(256, frozenset((32, 64)), dots=frozenset(("pmaddwd",))),
     "plain": Target(128),
 }
-if "pmaddwd" not in jit.host_target().dots:
+if platform.machine() not in ("x86_64", "AMD64"):
     del TARGETS["pairs"]
 
 
@@ -40,6 +41,15 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     yield chosen
     narrow.tile.cache_clear()
     narrow.function.cache_clear()
+
+
+def test_instructions_are_found() -> None:
+    whole = jit.target_of(frozenset(("avx512f", "avx512bw", "avx512vnni", "avx512bf16", "avx2", "sse2")))
+    assert whole.dots == {"vpdpbusd", "pmaddwd", "vdpbf16ps"}
+    assert jit.target_of(frozenset(("avx2", "avxvnni"))).dots == {"vpdpbusd", "pmaddwd"}
+    assert jit.target_of(frozenset(("sse2",))).dots == {"pmaddwd"}
+    assert not jit.target_of(frozenset(("neon",))).dots
+    assert jit.target_of(jit._host_features()) == jit.host_target()
 
 
 def view(buffer: int, dtype: DType, shape: Sequence[int], strides: Sequence[int] = (), offset: int = 0) -> View:
