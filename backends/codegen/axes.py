@@ -117,7 +117,7 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
             elif node.op == "axis":
                 done[node] = node
             else:
-                done[node] = expr.rebuild(node, args)
+                done[node] = _by_blocks(expr.rebuild(node, args))
         return poly.simplify(done[root]) if is_index(root) else done[root]
 
     return replace(
@@ -135,6 +135,24 @@ def _changed(kernel: Kernel, expansion: Expansion) -> Kernel:
             for s in kernel.stores
         ),
     )
+
+
+def _by_blocks(node: Expr) -> Expr:
+    """A comparison that has one outcome for all places of an inner axis without that axis: ``outer * 16 + inner < 32``
+    as ``outer < 2``."""
+    if node.op != "alu" or node.attr not in ("lt", "le") or not all(map(is_index, node.args)):
+        return node
+    left, right = node.args
+    difference = poly.poly_of(right - left)
+    sign = -1 if node.attr == "lt" else 1
+    for monomial, c in difference.items():
+        if len(monomial) == 1 and monomial[0].op == "axis" and c == sign and monomial[0].args[0].op == "const":
+            block = monomial[0].args[0].attr
+            rest = {m: k for m, k in difference.items() if m != monomial}
+            if not any(k % block for k in rest.values()):
+                whole = poly.expr_of({m: k // block for m, k in rest.items()})
+                return expr.binary(node.attr, expr.index(0), whole)
+    return node
 
 
 # Splitting ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from enum import IntEnum, auto
 
 from omniop.backends.codegen.llvm_flow import address, each, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
+from omniop.backends.codegen.llvm_tiles import TapWord
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 
@@ -25,9 +26,10 @@ class Field(IntEnum):
     SIZES = auto()
     """Address of the call's sizes."""
     TASKS = auto()
-    """Addresses of tables, with a line of `TaskWord`, `TileWord` or `PanelWord` each."""
+    """Addresses of tables, with a line of `TaskWord`, `TileWord`, `PanelWord` or `llvm_tiles.TapWord` each."""
     TILES = auto()
     PANELS = auto()
+    TAPS = auto()
     FUNCTIONS = auto()
     """Address of a table of tile functions, as many for each kind of panel."""
     FUNCTION_COUNT = auto()
@@ -70,7 +72,7 @@ class TileWord(IntEnum):
     X = 1
     Y = 2
     PIXEL = 3
-    TAPS = 4
+    TAP = 4
     TAP_COUNT = 5
 
 
@@ -94,9 +96,8 @@ def print_tile_grid(module: Module) -> None:
     for name, buffer, start in (("x", Field.X_BUFFER, Field.X_START), ("w", Field.W_BUFFER, Field.W_START)):
         whole = code.let(f"load ptr, ptr {code.element('%buffers', INT64, field[buffer])}, align 8")
         pointers[name] = code.element(whole, UINT8, field[start])
-    sizes, tasks, tiles, panels, functions = (
-        address(code, "%context", f) for f in (Field.SIZES, Field.TASKS, Field.TILES, Field.PANELS, Field.FUNCTIONS)
-    )
+    tables = (Field.SIZES, Field.TASKS, Field.TILES, Field.PANELS, Field.TAPS, Field.FUNCTIONS)
+    sizes, tasks, tiles, panels, taps, functions = (address(code, "%context", f) for f in tables)
     framed = code.compare("ne", field[Field.FRAMED], index(0))
 
     def run_task(inside: Code, number: Value) -> None:
@@ -118,7 +119,7 @@ def print_tile_grid(module: Module) -> None:
                 tile = {w: word(within, at, w) for w in TileWord}
                 chosen = within.element(functions, INT64, within.add(kind, tile[TileWord.FUNCTION]))
                 function = within.let(f"load ptr, ptr {chosen}, align 8")
-                taps = within.let(f"inttoptr {tile[TileWord.TAPS]} to ptr")
+                first_tap = within.element(taps, INT64, within.mul(tile[TileWord.TAP], index(len(TapWord))))
                 numbers = (
                     tile[TileWord.TAP_COUNT],
                     field[Field.LINE],
@@ -128,7 +129,7 @@ def print_tile_grid(module: Module) -> None:
                     within.add(task[TaskWord.PIXEL], tile[TileWord.PIXEL]),
                 )
                 first = within.element(x, FLOAT32, tile[TileWord.X])
-                places = (first, w, taps, "%buffers", sizes)
+                places = (first, w, first_tap, "%buffers", sizes)
                 within.do(f"call void {function}({', '.join([*(f'ptr {p}' for p in places), *map(str, numbers)])})")
 
             first = task[TaskWord.TILE]

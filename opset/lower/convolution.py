@@ -18,6 +18,8 @@ from omniop.opset.lower.windows import Window, ceil_div, per_axis, split_pads, w
 from omniop.opset.lowering import Node, lowering
 from omniop.opset.sym import Dim, as_expr, product
 
+_At = Callable[[Expr, Expr, Sequence[Expr], Sequence[Expr]], list[Expr]]
+
 
 @lowering("Conv")
 def conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
@@ -93,27 +95,50 @@ def causal_conv(
 
 @lowering("ConvTranspose")
 def conv_transpose(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """One product over the channels gives what each input place adds to each element of its window; each output then
-    gathers what falls on it."""
+    """A sum over the channels gives what each input place adds to each element of its window; each output then gathers
+    what falls on it."""
     group, kernel, spatial = node.attr("group", 1), w.shape[2:], x.shape[2:]
     require_equal(node, x.shape[1], w.shape[0], "channels of X and W")
     require_equal(node, w.shape[0] % group, 0, f"channels by {group} groups")
     window = transposed_window(node, spatial, kernel)
     wide = p.accumulator(x.dtype)
-    depth = w.shape[0] // group
-    weights = p.transpose(p.reshape(w, [1, group, depth, product(w.shape[1:])]), (0, 1, 3, 2))
-    columns = p.contract(weights, p.reshape(x, [x.shape[0], group, depth, product(spatial)]), wide)
-    columns = p.reshape(columns, [x.shape[0], w.shape[1] * group, *kernel, *spatial])
+    columns, at = _columns(x, w, group, wide)
     taps = [_Taps.of(window, spatial, k) for k in range(len(kernel))]
 
     def element(*i: Expr) -> Expr:
         outs, steps = i[2 : 2 + len(taps)], i[2 + len(taps) :]
         places = [tap.place(out, step) for tap, out, step in zip(taps, outs, steps, strict=True)]
         guard = expr.all_of([test for _, _, tests in places for test in tests])
-        return columns.at(i[0], i[1], *(k for k, _, _ in places), *(at for _, at, _ in places), guard=guard)
+        index = at(i[0], i[1], [k for k, _, _ in places], [place for _, place, _ in places])
+        return columns.at(*index, guard=guard)
 
-    y = p.reduce_of([*columns.shape[:2], *window.out], [tap.count for tap in taps], "add", element)
+    shape = [x.shape[0], w.shape[1] * group, *window.out]
+    y = p.reduce_of(shape, [tap.count for tap in taps], "add", element)
     return with_bias(y, b, x.dtype)
+
+
+def _columns(x: Tensor, w: Tensor, group: int, wide: DType) -> tuple[Tensor, _At]:
+    """Each input place times each element of its window, summed over the channels; and where (image, channel, element,
+    place) stands in it."""
+    kernel, spatial = w.shape[2:], x.shape[2:]
+    if group == 1:  # one pixel to one pixel, whose channels are told apart by element first: in whole blocks of them
+        rank = len(kernel)
+        filters = p.transpose(w, (*range(2, w.rank), 1, 0))
+        filters = p.reshape(filters, [product(w.shape[1:]), w.shape[0], *[1] * rank])
+        geometry = {"strides": (1,) * rank, "dilations": (1,) * rank, "pads": (0,) * 2 * rank}
+        shape = (x.shape[0], filters.shape[0], *spatial)
+        columns = p.structured("conv", [x, filters], [(shape, wide)], group=1, **geometry)[0]
+
+        def by_element(n: Expr, m: Expr, element: Sequence[Expr], place: Sequence[Expr]) -> list[Expr]:
+            tap = poly.linear(tuple(element), tuple(as_expr(k) for k in kernel))
+            return [n, tap * as_expr(w.shape[1]) + m, *place]
+
+        return columns, by_element
+    depth = w.shape[0] // group
+    weights = p.transpose(p.reshape(w, [1, group, depth, product(w.shape[1:])]), (0, 1, 3, 2))
+    columns = p.contract(weights, p.reshape(x, [x.shape[0], group, depth, product(spatial)]), wide)
+    columns = p.reshape(columns, [x.shape[0], w.shape[1] * group, *kernel, *spatial])
+    return columns, lambda n, m, element, place: [n, m, *element, *place]
 
 
 def transposed_window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> Window:

@@ -15,7 +15,7 @@ from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tile_grid import PanelWord, TaskWord, TileWord
 from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of, pixels_of
 from omniop.backends.cpu import fused, jit
-from omniop.backends.cpu.blocked.grid import Frame, Grid, parts, table
+from omniop.backends.cpu.blocked.grid import Frame, Grid, in_two_dims, parts, table
 from omniop.backends.cpu.blocked.stores import tile_store
 from omniop.backends.cpu.products import SPEED
 from omniop.backends.cpu.windows import Geometry
@@ -61,11 +61,6 @@ class DirectConv:
 
     def function(self, tile: Tile, flat: bool) -> jit.MachineCode:
         return _tile_function(self.target, tile, self._stored[flat])
-
-
-def in_two_dims(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``[N, C, W]`` as ``[N, C, 1, W]``."""
-    return shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
 
 
 @dataclass
@@ -139,7 +134,7 @@ class _Sizes:
         for image, (y, rows), (pixel, columns) in blocks:
             if (rows, columns) not in of_block:
                 first = len(tiles)
-                tiles += self._tiles(rows, columns, line, taps, shapes)
+                tiles += self._tiles(rows, columns, line, len(taps), shapes)
                 of_block[rows, columns] = first, len(tiles) - first
             task = self._place(image, y, rows, pixel, columns)
             task |= dict(zip((TaskWord.TILE, TaskWord.TILE_COUNT), of_block[rows, columns], strict=True))
@@ -149,7 +144,7 @@ class _Sizes:
         functions = [[self.conv.function(Tile(*shape, k, step), flat) for shape in shapes] for k in kinds]
         lines = table(TaskWord, tasks), table(TileWord, tiles), table(PanelWord, panels)
         weight = 2 * prod(self.w[1:]) * prod(self.out) / (SPEED * self.conv.block * len(tasks))
-        return Grid(*lines, functions, line * self.geometry.strides[0], weight, self.frame, [taps])
+        return Grid(*lines, taps, functions, line * self.geometry.strides[0], weight, self.frame)
 
     def _taps(self, line: int, plane: int) -> np.ndarray:
         (high, wide), (down, right) = self.geometry.kernel, self.geometry.dilations
@@ -183,7 +178,7 @@ class _Sizes:
         return panels, kinds
 
     def _tiles(
-        self, rows: int, columns: int, line: int, taps: np.ndarray, shapes: dict[tuple[int, int], int]
+        self, rows: int, columns: int, line: int, taps: int, shapes: dict[tuple[int, int], int]
     ) -> list[dict[int, int]]:
         """Of a block that begins at 0; ``shapes``: lines and columns of tiles, which it adds to."""
         down, right = self.geometry.strides
@@ -197,8 +192,7 @@ class _Sizes:
                         TileWord.X: y * down * line + x * right * self.unit,
                         TileWord.Y: y,
                         TileWord.PIXEL: x,
-                        TileWord.TAPS: taps.ctypes.data,
-                        TileWord.TAP_COUNT: len(taps),
+                        TileWord.TAP_COUNT: taps,
                     }
                 )
         return tiles

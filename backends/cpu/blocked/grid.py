@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -44,28 +45,27 @@ class Frame:
 
 @dataclass
 class Grid:
-    """``tasks``, ``tiles``, ``panels``: a line of words each. ``functions``: for each kind of panel those that tiles
-    name by number. ``line``: `Field.LINE`. ``weight``: nanoseconds of a task. ``kept``: tables
-    that tiles point to."""
+    """``tasks``, ``tiles``, ``panels``, ``taps``: a line of words each. ``functions``: for each kind of panel, those
+    that tiles name by number. ``line``: `Field.LINE`. ``weight``: nanoseconds of a task."""
 
     tasks: np.ndarray
     tiles: np.ndarray
     panels: np.ndarray
+    taps: np.ndarray
     functions: Sequence[Sequence[jit.MachineCode]]
     line: int
     weight: float
     frame: Frame | None = None
-    kept: list[np.ndarray] = field(default_factory=list)
 
     def context(self, x: int, w: int, sizes: Sequence[int]) -> Context:
         """``x``, ``w``: the operands' buffers."""
-        tables = [np.ascontiguousarray(t, np.int64) for t in (self.tasks, self.tiles, self.panels)]
+        tables = [np.ascontiguousarray(t, np.int64) for t in (self.tasks, self.tiles, self.panels, self.taps)]
         code = [f for kind in self.functions for f in kind]
         functions = np.array([f.address for f in code], np.int64)
         numbers = np.array([*sizes, 0], np.int64)
         context = np.zeros(len(Field), np.int64)
         context[[Field.X_BUFFER, Field.W_BUFFER, Field.SIZES]] = x, w, numbers.ctypes.data
-        context[[Field.TASKS, Field.TILES, Field.PANELS]] = [t.ctypes.data for t in tables]
+        context[[Field.TASKS, Field.TILES, Field.PANELS, Field.TAPS]] = [t.ctypes.data for t in tables]
         context[[Field.FUNCTIONS, Field.FUNCTION_COUNT]] = functions.ctypes.data, len(self.functions[0])
         context[Field.LINE] = self.line
         if self.frame is not None:
@@ -73,15 +73,20 @@ class Grid:
             context[[Field.FRAMED, Field.PLANES, Field.PLANE]] = 1, frame.planes, frame.plane
             context[[Field.IMAGE_LINE, Field.HEIGHT]] = frame.image_line, frame.height
             context[[Field.FRAME_PLANE, Field.FRAME_LINE]] = frame.lines * frame.line, frame.line
-        return Context(context, (*tables, functions, numbers, *self.kept, *code))
+        return Context(context, (*tables, functions, numbers, *code))
 
 
-def table(words: type[TaskWord] | type[TileWord] | type[PanelWord], lines: Sequence[dict[int, int]]) -> np.ndarray:
+def table(words: type[TaskWord] | type[TileWord] | type[PanelWord], lines: Sequence[Mapping[Any, int]]) -> np.ndarray:
     """Words that are not named are 0."""
     result = np.zeros((len(lines), len(words)), np.int64)
     for k, line in enumerate(lines):
         result[k, list(line)] = list(line.values())
     return result
+
+
+def in_two_dims(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``[N, C, W]`` as ``[N, C, 1, W]``."""
+    return shape if len(shape) == 4 else (*shape[:2], 1, shape[2])
 
 
 def parts(total: int, most: int) -> list[tuple[int, int]]:

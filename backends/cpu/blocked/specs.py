@@ -8,13 +8,14 @@ from math import prod
 from omniop.backends.base import YES, Answer, KernelSpec, No, OpContext, Runnable
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tiles import PANEL, block_of
+from omniop.backends.cpu.blocked.channelwise import Channelwise
 from omniop.backends.cpu.blocked.direct import MAX_FRAME, DirectConv
 from omniop.backends.cpu.blocked.grid import GridCall
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Call
 from omniop.opset.layout import ROW_MAJOR, Layout, blocked
 
-PRIMS = ("conv",)
+PRIMS = ("conv", "window_reduce")
 """What there are kernels for."""
 RANKS = (3, 4)
 FEW_CHANNELS = 4
@@ -27,6 +28,7 @@ def specs(target: Target) -> list[KernelSpec]:
     for rank in RANKS:
         image = blocked(rank, 1, block_of(target))
         found += [_direct(target, image, rows) for rows in (False, True)]
+        found += [_depthwise(target, image), _pool(target, image)]
     return found
 
 
@@ -87,6 +89,66 @@ def _takes(op: OpContext, rank: int, block: int, rows: bool) -> Answer:
     if out.shape[2:] == (1,) * (rank - 2):
         return No("pixels", "one pixel makes no tile")
     return YES
+
+
+def _depthwise(target: Target, image: Layout) -> KernelSpec:
+    block, rank = block_of(target), len(image.order) - 1
+    space = tuple((k, 0, "whole") for k in range(1, rank))
+    weights = Layout(f"blocks of {block}", ((0, block, "outer"), *space, (0, block, "inner")))
+
+    def make(_: object, call: Call) -> Runnable:
+        return GridCall(call, Channelwise(call, target, image))
+
+    def when(op: OpContext) -> Answer:
+        x, w = (t for t in op.inputs if t is not None)
+        if len(x.shape) != rank:
+            return No("rank", f"it is for {rank - 2} dims of space")
+        if not w.constant:
+            return No("weights", "its weights are packed once, and these are computed")
+        filters, depth, *_ = _known(w.shape)
+        if depth != 1 or not filters == x.shape[1] == op.attrs["group"] or not _whole(op.attrs["pads"]):
+            return No("group", "it is for a window of known size for each channel")
+        if filters < block:
+            return No("channels", f"{filters} channels do not fill a block of {block}")
+        return YES if op.outputs[0].dtype is FLOAT32 else No("dtype", "it gives float32")
+
+    return KernelSpec(
+        "conv",
+        f"depthwise{rank - 2}d_{image}",
+        make,
+        dtypes=(FLOAT32,),
+        when=when,
+        input_layouts=(image, weights),
+        output_layouts=(image,),
+        epilogue=True,
+    )
+
+
+def _pool(target: Target, image: Layout) -> KernelSpec:
+    rank = len(image.order) - 1
+
+    def make(_: object, call: Call) -> Runnable:
+        return GridCall(call, Channelwise(call, target, image))
+
+    def when(op: OpContext) -> Answer:
+        if op.layouts[0] != image:
+            return No("layout", "its image is not in blocks")
+        if op.attrs["monoid"] not in ("add", "max", "min"):
+            return No("monoid", f"it reduces by {op.attrs['monoid']}")
+        if not _whole(op.attrs["pads"]) or not _whole(op.attrs["kernel"]):
+            return No("dynamic", "window and padding have to be known")
+        return YES if op.outputs[0].dtype is FLOAT32 else No("dtype", "it gives float32")
+
+    return KernelSpec(
+        "window_reduce",
+        f"pool{rank - 2}d_{image}",
+        make,
+        dtypes=(FLOAT32,),
+        when=when,
+        input_layouts=(image,),
+        output_layouts=(image,),
+        epilogue=True,
+    )
 
 
 def _known(shape: Sequence[int | None]) -> list[int]:

@@ -31,6 +31,15 @@ GEOMETRIES: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] =
     "groups": ((1, 64, 7, 7), (64, 32, 3, 3), {"group": 2, "pads": [1, 1, 1, 1]}),
     "window as large as the image": ((2, 16, 3, 5), (32, 16, 3, 5), {"pads": [0, 0, 1, 0]}),
     "1d": ((2, 17, 33), (40, 17, 5), {"pads": [2, 2], "strides": [2], "dilations": [2]}),
+    "depthwise": ((2, 20, 9, 11), (20, 1, 3, 3), {"group": 20, "pads": [1, 1, 1, 1]}),
+    "depthwise strided": ((1, 32, 9, 31), (32, 1, 5, 5), {"group": 32, "pads": [2, 2, 2, 2], "strides": [2, 2]}),
+    "depthwise, more padding than window": (
+        (1, 17, 3, 4),
+        (17, 1, 5, 3),
+        {"group": 17, "pads": [4, 2, 9, 7], "strides": [2, 1], "dilations": [2, 3]},
+    ),
+    "depthwise 7x7 on less": ((1, 16, 3, 2), (16, 1, 7, 7), {"group": 16, "pads": [3, 3, 3, 3]}),
+    "1d depthwise": ((2, 33, 31), (33, 1, 3), {"group": 33, "pads": [1, 0], "strides": [2]}),
     "1d, rows": ((1, 1, 50), (16, 1, 9), {"pads": [4, 4]}),
 }
 WIDTHS = {"avx2": Target(256, frozenset((32, 64))), "sse2": Target(128, fma=False)}
@@ -115,7 +124,7 @@ def test_geometry(name: str, fixed: bool) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS, indirect=True)
-@pytest.mark.parametrize("name", ["padded", "uneven", "rows", "groups", "1d"])
+@pytest.mark.parametrize("name", ["padded", "uneven", "rows", "groups", "1d", "depthwise strided"])
 def test_narrower_vectors(width: None, name: str) -> None:
     proto, feeds, expected = conv_relu(name, False)
     session = omniop.load(proto, device="cpu", fallback="error")
@@ -175,6 +184,91 @@ def model_of(
     weights = [numpy_helper.from_array(np.float32(v), k) for k, v in held.items()]
     graph = helper.make_graph(nodes, "blocked", fed, made, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+
+
+POOLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "max": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "max, up": ("MaxPool", {"kernel_shape": [2, 3], "strides": [2, 2], "ceil_mode": 1}),
+    "average": ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    "average, all": ("AveragePool", {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "count_include_pad": 1}),
+    "average, up": ("AveragePool", {"kernel_shape": [2, 2], "strides": [3, 2], "ceil_mode": 1}),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pool(name: str) -> None:
+    """After a convolution, in its layout; with NaN and infinity."""
+    op, attributes = POOLS[name]
+    x = normal(2, 20, 8, 9)
+    x[0, 3, 4, 4], x[1, 7, 2, 2] = np.nan, -np.inf
+    w = np.zeros((20, 20, 1, 1), np.float32)
+    w[range(20), range(20)] = 1
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], group=1), helper.make_node(op, ["c"], ["z"], **attributes)]
+    proto = model_of(nodes, {"x": x}, {"w": w[:, :, :, :]})
+    session = omniop.load(proto, device="cpu", fallback="error")
+    actual, expected = session.run({"x": x})["z"], row_major(proto).run({"x": x})["z"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert any("pool2d" in route for route in tuned(session))
+    plain = omniop.load(proto, device="reference").run({"x": x})["z"]
+    np.testing.assert_allclose(actual, plain, rtol=1e-5, atol=1e-6)
+
+
+FOLLOWERS: dict[str, list[onnx.NodeProto]] = {
+    "concat": [helper.make_node("Concat", ["a", "b"], ["m"], axis=1)],
+    "concat of parts of blocks": [helper.make_node("Concat", ["b", "a"], ["m"], axis=1)],
+    "resize": [
+        helper.make_node(
+            "Resize", ["a", "", "scales"], ["m"], mode="nearest", coordinate_transformation_mode="asymmetric"
+        )
+    ],
+    "pad": [helper.make_node("Pad", ["a", "around"], ["m"])],
+    "scale": [
+        helper.make_node("GlobalAveragePool", ["a"], ["g"]),
+        helper.make_node("Sigmoid", ["g"], ["s"]),
+        helper.make_node("Mul", ["a", "s"], ["m"]),
+    ],
+    "transposed": [helper.make_node("ConvTranspose", ["a", "wt", "bt"], ["m"], strides=[2, 2])],
+    "transposed, overlapping": [
+        helper.make_node("ConvTranspose", ["a", "wt3"], ["m"], strides=[2, 1], pads=[1, 1, 0, 1], output_padding=[1, 0])
+    ],
+    "shuffle": [
+        helper.make_node("Reshape", ["a", "split"], ["r"]),
+        helper.make_node("Transpose", ["r"], ["t"], perm=[0, 2, 1, 3, 4]),
+        helper.make_node("Reshape", ["t", "joined"], ["m"]),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWERS)
+def test_between_convolutions(name: str) -> None:
+    """What stands between two convolutions, at 32 and 20 channels."""
+    x = normal(2, 18, 5, 6)
+    held = {"wa": normal(32, 18, 3, 3) / 5, "wb": normal(20, 18, 1, 1), "wt": normal(32, 24, 2, 2), "bt": normal(24)}
+    held |= {"wt3": normal(32, 17, 3, 3)}
+    used = {n for node in FOLLOWERS[name] for n in node.input}
+    nodes = [helper.make_node("Conv", ["x", "wa"], ["a"], pads=[1] * 4)]
+    if "b" in used:
+        nodes.append(helper.make_node("Conv", ["x", "wb"], ["b"]))
+    channels = {"concat": 52, "concat of parts of blocks": 52, "transposed": 24, "transposed, overlapping": 17}
+    held["wz"] = normal(16, channels.get(name, 32), 1, 1)
+    nodes += [*FOLLOWERS[name], helper.make_node("Conv", ["m", "wz"], ["z"])]
+    numbers: dict[str, np.ndarray] = {
+        "scales": np.float32([1, 1, 2, 2]),
+        "around": np.int64([0, 0, 1, 2, 0, 0, 3, 0]),
+        "split": np.int64([2, 4, 8, 5, 6]),
+        "joined": np.int64([2, 32, 5, 6]),
+    }
+    read = used | {"wa", "wz"} | ({"wb"} if "b" in used else set())
+    proto = model_of(nodes, {"x": x}, {k: v for k, v in held.items() if k in read})
+    proto.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in numbers.items() if k in used)
+    session = omniop.load(proto, device="cpu", fallback="error")
+    actual = session.run({"x": x})["z"]
+    expected = omniop.load(proto, device="reference").run({"x": x})["z"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(row_major(proto).run({"x": x})["z"], expected, rtol=1e-4, atol=1e-4)
+    if name != "shuffle":
+        kinds = [s.kind for s in session.explain().kernels()]
+        assert kinds.count("relayout") == 2, str(session.explain())
 
 
 def test_special_values() -> None:
