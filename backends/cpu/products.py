@@ -19,6 +19,7 @@ from omniop.backends.codegen.llvm_packing import PACKERS
 from omniop.backends.codegen.llvm_panels import Field, Tile, tile_of
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.memory import ALIGNMENT
+from omniop.backends.cpu.recording import shares
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset.dtype import FLOAT32
@@ -177,8 +178,11 @@ def _aliases(rows: int, row_stride: int, step: int) -> bool:
 
 def packed_product(a: Window, b: Window, c: Window) -> Product:
     """``a[*batch, M, K] @ b[K, N] = c[*batch, M, N]``, the panels of b following each other, each as wide as a tile."""
-    found = matrix_product(a, b, c, COPIED_COLUMNS if _aliases(a.shape[-2], *a.strides[-2:]) else COLUMNS)
-    width = tile().width
+    width, (*batch, rows, _) = tile().width, a.shape
+    copied = _aliases(rows, *a.strides[-2:])
+    most = (COPIED_COLUMNS if copied else COLUMNS) // width
+    panels, times = -(-b.shape[-1] // width), prod(batch) * -(-rows // (COPIED_ROWS if copied else ROW_BLOCK))
+    found = matrix_product(a, b, c, -(-panels // shares(panels, most, times)) * width)
     found.packer = "panels"
     found.fields = {**found.fields, Field.B_K: width, Field.B_PANEL: found.k * width}
     found.blocks[:, BlockWord.X] *= found.k

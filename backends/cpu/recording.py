@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from omniop.backends.cpu.jit import MachineCode
+from omniop.backends.cpu.team.cpus import default_threads
 
 TASK = 15_000.0
 """Nanoseconds of work that are worth another thread's help ..."""
@@ -91,10 +93,30 @@ class Recording(NamedTuple):
 
 def tasks_of(record: Record, threads: int) -> tuple[int, int]:
     """(points of a task, number of tasks) for so many threads."""
-    most = min(-(-record.points // record.grain), threads * TASKS_PER_THREAD)
-    if TASK > 0:
-        most = min(most, int(record.points * record.weight / TASK))
-    if threads == 1 or most < 2:
+    grains = -(-record.points // record.grain)
+    least = max(1, ceil(TASK / (record.weight * record.grain))) if record.weight > 0 else 1 if TASK == 0 else grains
+    if threads == 1 or grains <= least:
         return record.points, 1
-    chunk = max(1, record.points // most // record.grain) * record.grain
+    most = max(least, grains // (threads * TASKS_PER_THREAD))
+    sizes = range(most, max(least, most // 2) - 1, -max(1, most // 32))
+    chunk = min(sizes, key=lambda size: _longest(grains, size, threads)) * record.grain
     return chunk, -(-record.points // chunk)
+
+
+def _longest(units: int, size: int, threads: int) -> int:
+    """The most units that a thread has, of pieces of this size, the last one of what is left over."""
+    pieces = -(-units // size)
+    most = -(-pieces // threads) * size
+    # one piece more than the others' has the last thread, with what is left over
+    return max(most - size, most - (pieces * size - units)) if pieces % threads == 1 else most
+
+
+def shares(units: int, most: int, times: int = 1) -> int:
+    """In how many pieces to cut ``units`` that are all alike, each of at most ``most``, so that threads have equal
+    shares: what is few pieces for a thread (`default_threads`) is cut further. ``times``: how often all this is there.
+    """
+    threads, fewest = default_threads(), -(-units // most)
+    if threads == 1 or fewest * times >= threads * TASKS_PER_THREAD:
+        return fewest
+    choices = range(fewest, min(units, max(2 * fewest, -(-threads // times))) + 1)
+    return min(choices, key=lambda n: _longest(units * times, -(-units // n), threads))

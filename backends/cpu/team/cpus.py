@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from math import ceil
 from pathlib import Path
 
@@ -20,7 +21,13 @@ def default_threads() -> int:
             raise DeviceError(f"{VARIABLE} is a number of threads, at least 1, not {wanted!r}")
         return int(wanted)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([cpus, *(max(1, ceil(quota)) for quota in quotas())])
+    return max(1, min(cpus, ceil(_quota())))
+
+
+@cache
+def _quota() -> float:
+    """CPUs' worth of time; reading it takes longer than a small model."""
+    return min(quotas(), default=os.cpu_count() or 1)
 
 
 def quotas(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")) -> Iterator[float]:
@@ -40,10 +47,10 @@ def quotas(groups: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/
         inner = folder / name.lstrip("/")
         for group in (inner, *inner.parents):
             if group.is_relative_to(folder):
-                yield from _quota(group)
+                yield from _quota_of(group)
 
 
-def _quota(group: Path) -> Iterator[float]:
+def _quota_of(group: Path) -> Iterator[float]:
     """Version 2 has both numbers in one file, version 1 in two; no quota is "max" or -1."""
     for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:

@@ -22,9 +22,10 @@ from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit, program, recording
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Context, Record, Recording, tasks_of
+from omniop.backends.cpu.recording import Context, Record, Recording, shares, tasks_of
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.code import available
+from omniop.backends.cpu.team.cpus import VARIABLE
 from omniop.backends.cpu.team.workers import Team, team
 
 pytestmark = pytest.mark.skipif(not available(), reason="workers cannot sleep on this system")
@@ -129,6 +130,8 @@ def test_tasks_are_enough_for_all_threads_and_no_smaller_than_worth_it(monkeypat
     assert tasks_of(record(100, 10.0), 8) == (100, 1)  # a microsecond in all
     assert tasks_of(record(100, 100.0), 8) == (10, 10)
     assert tasks_of(record(6, 1e6), 64) == (1, 6)
+    assert tasks_of(record(18, 1e6), 2) == (1, 18)  # nine for each
+    assert tasks_of(record(43, 1e6), 2) == (3, 15)  # 21 and 22
     assert tasks_of(record(1 << 20, 1e3), 64) == (1 << 12, 256)
     for threads in (2, 3, 64, 200):
         for points in (1, 7, 33, 1000, 12345):
@@ -136,6 +139,17 @@ def test_tasks_are_enough_for_all_threads_and_no_smaller_than_worth_it(monkeypat
                 chunk, tasks = tasks_of(record(points, 1e6, grain), threads)
                 assert (tasks - 1) * chunk < points <= tasks * chunk
                 assert tasks == 1 or chunk % grain == 0
+
+
+@pytest.mark.parametrize(
+    ("threads", "units", "most", "times", "pieces"),
+    [(1, 16, 5, 1, 4), (2, 16, 6, 1, 4), (2, 9, 3, 1, 5), (2, 9, 3, 3, 3), (16, 16, 5, 1, 16), (64, 7, 7, 4, 7)],
+)
+def test_threads_have_equal_shares(
+    threads: int, units: int, most: int, times: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(threads))
+    assert shares(units, most, times) == pieces
 
 
 def test_serial_kernels_and_their_neighbours_are_in_order() -> None:

@@ -35,8 +35,11 @@ def test_what_is_no_number_of_threads_is_refused(text: str, monkeypatch: pytest.
 def test_a_quota_bounds_what_affinity_allows(quota: list[float], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(cpus, "quotas", lambda: iter(quota))
+    cpus._quota.cache_clear()
     assert default_threads() == threads
+    cpus._quota.cache_clear()
 
 
 @pytest.mark.parametrize(
