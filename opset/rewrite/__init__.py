@@ -1,5 +1,6 @@
 """Rewriting a model, once after import: graphs to differentiate cut out, duplicates merged, exporters' spellings made
-composite ops, string labels taken apart from classifiers, dead code removed.
+composite ops, string labels taken apart from classifiers, operators between dequantizing and quantizing made operators
+on integers, dead code removed.
 
 Composite ops are of the domain ``omniop`` (schemas: `omniop.opset.schemas`); kernels and lowerings know them as they
 know any op, and no other part of omniop looks for patterns.
@@ -7,10 +8,12 @@ know any op, and no other part of omniop looks for patterns.
 
 from __future__ import annotations
 
+from omniop.opset import contrib
 from omniop.opset.importer import ImportedModel
 from omniop.opset.rewrite import gelu, layer_normalization
 from omniop.opset.rewrite.clean import merge_duplicates, remove_unused
 from omniop.opset.rewrite.gradients import cut_out_gradients
+from omniop.opset.rewrite.quantized import fold_quantized
 from omniop.opset.rewrite.rule import Applied, apply_rules, import_composites, replaced_names
 from omniop.opset.rewrite.string_labels import take_strings_apart
 
@@ -32,5 +35,9 @@ def rewrite(model: ImportedModel) -> list[Applied]:
             import_composites(root)
         applied += found
         applied += [a for graph in (root, *root.subgraphs()) for a in take_strings_apart(graph)]
+        integers = [a for graph in (root, *root.subgraphs()) for a in fold_quantized(graph)]
+        if integers:
+            root.opset_imports.setdefault(contrib.DOMAIN, 1)
+        applied += integers
     applied += remove_unused(model.model)
     return applied

@@ -12,7 +12,8 @@ from omniop.opset.nodes import node_label
 from omniop.opset.rewrite.pattern import Binding, Constant, Op, Pattern, constant_tensor, scalar
 from omniop.opset.schemas import COMPOSITE_DOMAIN, COMPOSITE_VERSION
 
-_REPLACES = "omniop.replaces"
+REPLACES = "omniop.replaces"
+"""The metadata of a node that says for which others it stands."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _replace(rule: Rule, root: ir.Node, match: Match, composite: Composite) -> A
         composite.inputs,
         ir.convenience.convert_attributes(composite.attributes),
         name=root.name,
-        metadata_props={_REPLACES: json.dumps(names)},
+        metadata_props={REPLACES: json.dumps(names)},
     )
     ir.convenience.replace_nodes_and_values(graph, root, match.nodes, [new], [old], new.outputs)
     return Applied(rule.name, names, node_label(new))
@@ -132,7 +133,7 @@ def import_composites(scope: ir.Graph | ir.Function) -> None:
 
 def replaced_names(node: ir.Node) -> tuple[str, ...]:
     """The names, in the model as it came, of the nodes that a node stands for: its own unless it is a composite."""
-    recorded = node.metadata_props.get(_REPLACES)
+    recorded = node.metadata_props.get(REPLACES)
     return tuple(json.loads(recorded)) if recorded else (display_name(node),)
 
 
