@@ -19,7 +19,7 @@ from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store, Work
-from omniop.opset.legalise import stored_dtype
+from omniop.opset.legalise import stored_params
 
 Array = Any
 PrimMethod = Callable[[Any, Call, Sequence[Array]], Sequence[Array]]
@@ -85,7 +85,7 @@ class ArrayDevice(Device):
         if call.prim.startswith("kernel:"):
             return self.kernels.named(call.prim.removeprefix("kernel:")).make(self, call)
         finish = None if call.epilogue is None else self._epilogue(call)
-        stored = [stored_dtype(p.dtype, self.caps) for p in call.params]
+        stored = [p.dtype for p in stored_params(call, self.caps)]
 
         def run(buffers: Sequence[Buffer], sizes: Sequence[int]) -> None:
             arrays = [self.typed(b, d) for b, d in zip(buffers, stored, strict=True)]
@@ -115,8 +115,9 @@ class ArrayDevice(Device):
         dtype = holes[0].dtype
         loads: dict[Expr, Expr] = {h: expr.load(len(call.params), (place,), dtype) for h in holes}
         value = expr.substitute(call.epilogue, loads)
-        params = [Param(stored_dtype(p.dtype, self.caps), p.written) for p in call.params]
-        kernel = Kernel((*params, Param(dtype)), axes, (Store(view.buffer, target, value),), call.sizes)
+        kernel = Kernel(
+            (*stored_params(call, self.caps), Param(dtype)), axes, (Store(view.buffer, target, value),), call.sizes
+        )
         evaluator = KernelEvaluator(kernel, self.ops)
 
         def finish(result: Array, arrays: Sequence[Array], sizes: Sequence[int]) -> None:

@@ -32,5 +32,14 @@ def one_hot(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: An
     return [values[places]]
 
 
+def resize(runner: Any, info: NodeInfo, inputs: Sequence[RuntimeValue], env: Any, report: Any) -> list[Any]:
+    """The places of the nearest, and then what is there."""
+    strings, *rest = map(to_host, inputs)
+    numbered = np.arange(strings.size, dtype=np.float64).reshape(strings.shape)
+    (places,) = by_reference(runner, info, [numbered, *rest], env, report)
+    return [strings.reshape(-1)[places.astype(np.int64)]]
+
+
 HOST_FORMS["", "Pad"] = pad
+HOST_FORMS["", "Resize"] = resize
 HOST_FORMS["", "OneHot"] = one_hot

@@ -1,7 +1,7 @@
 """Complex numbers as the pairs of floats that they are in memory, whose arithmetic devices do not have.
 
 A kernel over complex elements becomes one over their parts: a load at an offset is two, at twice the offset and behind
-it, and so is a store. Complex tensors are moved, chosen, compared with 0 and added up in place; ONNX asks for no more.
+it, and so is a store. Complex tensors are moved, chosen, compared with 0 and added up; ONNX asks for little more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from omniop.opset import expr, poly
-from omniop.opset.dtype import BOOL, COMPLEX64, COMPLEX128, FLOAT32, FLOAT64, DType
+from omniop.opset.dtype import BOOL, COMPLEX64, COMPLEX128, FLOAT32, FLOAT64, UINT32, UINT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel, Param, Store
 
@@ -99,6 +99,15 @@ class _Parts:
                 for k in (0, 1)
             )
             return first, second
+        if node.op == "reduce" and node.attr.monoid == "add":
+            *axes, total = node.args
+            bound = tuple(self._plain[a] for a in axes)
+            first, second = (expr.reduce("add", bound, (x,)) for x in self._pairs[total])
+            return first, second
+        if node.op == "bitcast" and part is FLOAT32:
+            word = expr.bitcast(self._plain[node.args[0]], UINT64)
+            first, second = (expr.bitcast(expr.cast(w, UINT32), FLOAT32) for w in (word, expr.binary("shr", word, 32)))
+            return first, second
         raise NotPairsError(f"does {node.attr if node.op == 'alu' else node.op} in {node.dtype}")
 
     def _rebuilt(self, node: Expr) -> Expr:
@@ -107,4 +116,7 @@ class _Parts:
         if node.op == "cast" and node.dtype is BOOL:
             real, imaginary = self._pairs[node.args[0]]
             return expr.alu("or", real.ne(0), imaginary.ne(0))
+        if node.op == "bitcast" and node.args[0].dtype is COMPLEX64:
+            low, high = (expr.cast(expr.bitcast(x, UINT32), UINT64) for x in self._pairs[node.args[0]])
+            return expr.bitcast(low | expr.binary("shl", high, 32), node.dtype)
         raise NotPairsError(f"does {node.attr if node.op == 'alu' else node.op} on {node.args[0].dtype}")

@@ -25,7 +25,7 @@ from omniop.opset import expr, poly
 from omniop.opset.complex_pairs import NotPairsError, as_pairs, has_complex
 from omniop.opset.dtype import BOOL, FLOAT8E8M0, FLOAT32, FLOAT64, INT8, INT64, UINT8, UINT16, UINT32, UINT64, DType
 from omniop.opset.expr import Expr
-from omniop.opset.kernel import Carry, Kernel, Param, Store
+from omniop.opset.kernel import Call, Carry, Kernel, Param, Store
 from omniop.opset.narrow import FORMATS, decode, encode, narrow_double, saturate_integer, wrap_integer
 
 
@@ -92,6 +92,11 @@ def stored_dtype(dtype: DType, caps: Capabilities) -> DType:
     if _is_narrow(dtype) and dtype.bits == 16:
         return UINT16
     return INT8 if dtype.kind == "i" and dtype.bits < 8 else UINT8 if dtype.bits <= 8 else dtype
+
+
+def stored_params(call: Call, caps: Capabilities) -> tuple[Param, ...]:
+    """The buffers of a call as `stored_dtype` has them, which its legal epilogue loads and stores."""
+    return tuple(Param(stored_dtype(p.dtype, caps), p.written) for p in call.params)
 
 
 class _Refused(Exception):

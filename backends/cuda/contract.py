@@ -15,7 +15,6 @@ from omniop.backends.cuda.contract_text import (
     SHARED_TILE,
     THREADS,
     contract_text,
-    stored_params,
     term,
     value,
 )
@@ -28,6 +27,7 @@ from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store
+from omniop.opset.legalise import stored_params
 
 _LIBRARY = {
     dtypes.FLOAT16: dtypes.FLOAT32,

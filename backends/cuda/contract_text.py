@@ -20,8 +20,8 @@ from omniop.backends.cuda.compiler import NAME, Text, named
 from omniop.opset import expr, poly
 from omniop.opset.dtype import INT64, DType
 from omniop.opset.expr import Expr
-from omniop.opset.kernel import Call, Param, View
-from omniop.opset.legalise import Refusal, legalise_expr, stored_dtype
+from omniop.opset.kernel import Call, View
+from omniop.opset.legalise import Refusal, legalise_expr, stored_params
 
 THREADS = 256
 """Of a block that multiplies together."""
@@ -47,11 +47,6 @@ def value(call: Call, caps: Caps) -> Expr:
     result = legalise_expr(expr.cast(total, call.results[0].dtype), caps)
     assert not isinstance(result, Refusal), f"the result of {call.prim} is not legal: {result}"
     return result
-
-
-def stored_params(call: Call, caps: Caps) -> tuple[Param, ...]:
-    """The buffers as their legal dtypes."""
-    return tuple(Param(stored_dtype(p.dtype, caps), p.written) for p in call.params)
 
 
 def contract_text(call: Call, caps: Caps, shared: bool) -> Text:

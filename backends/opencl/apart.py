@@ -18,6 +18,7 @@ from omniop.backends.opencl.printed import Printed
 from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.kernel import Call, Kernel, Param, Store, View
+from omniop.opset.legalise import stored_params
 
 
 def print_apart(
@@ -36,6 +37,7 @@ def print_apart(
         offset = offset + axis * stride
     in_place = result.dtype is accumulator
     number, params = len(call.params), (*call.params, Param(accumulator, True))
+    stored = (*stored_params(call, caps), params[-1])
     total = replace(result, buffer=number) if in_place else _dense(number, accumulator, result.shape)
     place = poly.simplify(offset) if in_place else poly.linear(axes, result.shape)
     product = make(replace(call, params=params, results=(total,), epilogue=None))
@@ -43,7 +45,7 @@ def print_apart(
     value = of_sum(call.epilogue, expr.load(number, (place,), accumulator), caps)
     value = expr.substitute(value, {n: axes[n.attr] for n in expr.walk(value) if n.op == "axis"})
     store = Store(result.buffer, poly.simplify(offset), value)
-    kernel = Kernel(params, tuple(a for a in axes if a.op == "axis"), (store,), call.sizes)
+    kernel = Kernel(stored, tuple(a for a in axes if a.op == "axis"), (store,), call.sizes)
     printed = print_kernel(kernel)
     elements = host_function([poly.linear(tuple(e - 1 for e in result.shape), result.shape) + 1])
 

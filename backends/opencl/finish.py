@@ -16,7 +16,7 @@ from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store
-from omniop.opset.legalise import Refusal, legalise_expr
+from omniop.opset.legalise import Refusal, legalise_expr, stored_params
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ def _epilogue(call: Call, accumulator: DType, caps: Caps) -> Finish:
         offset = offset + place * stride
     stored = poly.simplify_inside(expr.substitute(value, axes))
     into = Store(result.buffer, poly.simplify(offset), stored)
-    kernel = Kernel((*call.params, Param(accumulator)), (row, column), (into,), call.sizes)
+    factors = {view.buffer for view in call.operands}  # which the kernel itself loads, as what they are
+    legal = zip(call.params, stored_params(call, caps), strict=True)
+    params = (own if k in factors else stored for k, (own, stored) in enumerate(legal))
+    kernel = Kernel((*params, Param(accumulator)), (row, column), (into,), call.sizes)
     printer = _printed(kernel, {row: "row", column: "column"})
     *buffers, source = (f"{printer.pointer(k)} b{k}" for k in range(len(kernel.params)))
     head = f"static inline void ID(finish)(PARAMS, long row, long column, {source})"

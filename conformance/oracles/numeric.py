@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from omniop.conformance.samples.drawing import limits_of
+
 Attributes = Mapping[str, Any]
 Numeric = Callable[..., Sequence[Any]]
 
@@ -188,7 +190,11 @@ def qlinear_matmul(
     def rows(t: np.ndarray) -> np.ndarray:
         return t.astype(np.float64).reshape(t.shape + (1,) * t.ndim)
 
-    total = (a - rows(a_zero)) @ (b - b_zero.astype(np.float64)) * (rows(a_scale) * b_scale / rows(y_scale))
+    wide = [t.astype(np.float64) for t in (a, b)]
+    total = (wide[0] - rows(a_zero)) @ (wide[1] - b_zero.astype(np.float64)) * (rows(a_scale) * b_scale / rows(y_scale))
+    if y_zero.dtype.kind not in "iu":  # float8, whose zero points are 0
+        largest = float(limits_of(y_zero.dtype).max)
+        return [np.clip(total, -largest, largest)]
     limits = np.iinfo(y_zero.dtype)
     return [np.clip(np.rint(total) + rows(y_zero), limits.min, limits.max)]
 

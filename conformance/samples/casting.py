@@ -51,12 +51,16 @@ def cast_like(op: Op) -> Found:
     for k, source in enumerate(op.dtypes("T1", kinds="biuf")):
         for target in targets[k % 3 :: 3]:
             yield op(_castable(source, target), normal(target, 2), tag=f"to_{target}")
+    yield op(np.array(["1", "-25", "3"], object), normal("int32", 2), tag="to_int32")
+    yield op(normal("int64", 5), normal("string", 2), tag="to_string")
 
 
 @samples("BitCast")
 def bit_cast(op: Op) -> Found:
-    for source in op.dtypes("T1", kinds="iuf"):
-        for target in op.dtypes("T2", kinds="iuf"):
+    for source in op.dtypes("T1", kinds="biufc"):
+        for target in op.dtypes("T2", kinds="biufc"):
+            if target == "bool" != source:
+                continue  # most bytes are no bool
             if dtypes.of_name(source).bits == dtypes.of_name(target).bits:
                 yield op(wide(source, 5, 7), to=_number(target), outputs=(target,), tag=f"to_{target}")
     yield op(normal("float32", 3), to=_number("int8"), outputs=("int8",), refused=True, tag="to_int8")
@@ -80,6 +84,14 @@ def quantize(op: Op) -> Found:
                 point = uniform(target, sized, 0, 2) if dtypes.of_name(target).kind in "iu" else _zeros(target, sized)
                 yield op(normal(source, *shape), uniform(scale, sized, 0.2, 0.6), point, tag=target, **attributes)
     yield op(normal("float32", 2, 13), uniform("float32", (), 0.01, 0.1), outputs=("uint8",))
+    if "int32" in op.dtypes("T1"):
+        yield op(Values("int32", (3, 9), "whole", -900, 900), uniform("float32", (), 2, 5), normal("int8"), tag="int32")
+    if "float8_e8m0fnu" in scales:
+        for shape, axis, block in _BLOCKS:
+            sized = _scale_shape(shape, axis, block)
+            powers_of_two = uniform("float8_e8m0fnu", sized, 0.2, 4)
+            attributes = {key: v for key, v in (("axis", axis), ("block_size", block)) if v is not None}
+            yield op(normal("float32", *shape), powers_of_two, uniform("int8", sized, 0, 2), tag="e8m0", **attributes)
 
 
 @samples("DequantizeLinear")
@@ -88,6 +100,9 @@ def dequantize(op: Op) -> Found:
     for source in sources:
         for scale in op.dtypes("T2") if "T2" in op.type_names else ("float32",):
             if scale == "float8_e8m0fnu":
+                powers_of_two = uniform(scale, (), 0.2, 4)
+                number = dtypes.FLOAT32.onnx
+                yield op(wide(source, 4, 6), powers_of_two, outputs=("float32",), output_dtype=number, tag="e8m0")
                 continue
             for shape, axis, block in _BLOCKS if scale == "float32" else _BLOCKS[:2]:
                 sized = _scale_shape(shape, axis, block)

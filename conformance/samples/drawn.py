@@ -46,6 +46,12 @@ def _drawn(
     return op(*inputs, outputs=(out,), draw=(of, *found, "seed" in attributes), **attributes)
 
 
+@samples("RandomNormalLike RandomUniformLike")
+def draws_like_any(op: Op) -> Found:
+    for dtype in op.dtypes("T1"):
+        yield _drawn(op, (normal(dtype, 64, 33),), "float32", None, None, dtype=dtypes.FLOAT32.onnx)
+
+
 @samples("Bernoulli")
 def bernoulli(op: Op) -> Found:
     for dtype in op.dtypes("T1"):

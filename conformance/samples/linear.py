@@ -98,6 +98,9 @@ _BYTE = {"int8": (-128, 128), "uint8": (0, 256)}
 
 @samples("QLinearMatMul")
 def qlinear_matmul(op: Op) -> Found:
+    for dtype in op.dtypes("T1", kinds="f"):
+        zero, one = uniform(dtype, (), 0, 0), uniform("float32", (), 0.1, 0.5)
+        yield op(normal(dtype, 3, 7), one, zero, normal(dtype, 7, 4), one, zero, one, zero)
     names = [name for name in op.dtypes("T1") if name in _BYTE]
     for dtype in names:
         for scale in op.dtypes("TS") if "TS" in op.type_names else ("float32",):

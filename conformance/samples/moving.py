@@ -299,7 +299,7 @@ def non_zero(op: Op) -> Found:
 
 @samples("Unique")
 def unique(op: Op) -> Found:
-    for dtype in op.dtypes(kinds="biufs"):
+    for dtype in op.dtypes():
         for ordered in (0, 1):
             yield op(normal(dtype, 19), sorted=ordered, outputs=(dtype, "int64", "int64", "int64"))
             if dtype != "string":

@@ -112,6 +112,8 @@ def attention(op: Op) -> Found:
             yield op(query, key, value, outputs=(dtype,), scale=0.3, softcap=2.0)
             yield op(query, key, value, normal(dtype, q, k), outputs=(dtype,))
             yield op(query, key, value, normal("bool", batch, 1, q, k), outputs=(dtype,)) if q > 1 else None
+            for kind in op.dtypes("U", kinds="iu") if dtype == "float32" and q == 3 else ():
+                yield op(query, key, value, uniform(kind, (q, k), 0, 3), outputs=(dtype,), tag=kind)
             past = normal(dtype, batch, kv, 2, size), normal(dtype, batch, kv, 2, size + 2)
             yield op(query, key, value, None, *past, outputs=(dtype, dtype, dtype))
             flat = (normal(dtype, batch, s, n * d) for s, n, d in ((q, heads, size), (k, kv, size), (k, kv, size + 2)))

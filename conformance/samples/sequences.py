@@ -26,11 +26,6 @@ def written(op: Op, inputs: str, outputs: str, body: str) -> str:
     return f'<ir_version: 10, opset_import: ["" : {version}]> one ({inputs}) => ({outputs}) {{ {body} }}'
 
 
-def _plain(op: Op) -> list[str]:
-    """Numbers, booleans and strings."""
-    return [name for name in op.dtypes("T" if "T" in op.type_names else "") if name != "bfloat16"]
-
-
 @samples("SequenceConstruct SequenceAt SequenceErase SequenceInsert SequenceLength ConcatFromSequence")
 def sequence(op: Op) -> Found:
     names = [d.name for d in dtypes.ALL if d.bits >= 8 and not d.name.startswith(("float8", "bfloat"))]
@@ -115,7 +110,7 @@ def sequence_empty(op: Op) -> Found:
 
 @samples("SplitToSequence")
 def split_to_sequence(op: Op) -> Found:
-    for dtype in _plain(op):
+    for dtype in op.dtypes("T"):
         kind = text_type(dtype)
         for tag, attributes, split in (
             ("each", "<axis = 0>", None),
@@ -144,12 +139,27 @@ def sequence_map(op: Op) -> Found:
             f"{_MADE} y = SequenceMap <{body.replace('fn', 'one', 1)}> (s, c)".replace("body = one", "body = inner"),
         )
         yield op.model(text, (normal(dtype, 3), normal(dtype, 5), normal(dtype, 1)), dtype=dtype, tag="add")
+    for dtype in (d.name for d in dtypes.ALL if d.bits >= 8 and not d.name.startswith(("float8", "bfloat"))):
+        kind = text_type(dtype)
+        body = f"body = inner ({kind}[K] e, {kind}[M] c) => ({kind}[L] r) {{ r = Concat <axis = 0> (e, c) }}"
+        text = written(
+            op,
+            f"{kind}[N] a, {kind}[M] b, {kind}[1] c",
+            f"seq({kind}[K]) y",
+            f"{_MADE} y = SequenceMap <{body}> (s, c)",
+        )
+        yield op.model(text, (normal(dtype, 3), normal(dtype, 5), normal(dtype, 1)), dtype=dtype, tag="join")
+
+
+def _held(op: Op) -> list[str]:
+    """Dtypes that an operator may take whole or inside of what holds tensors."""
+    return [name for name in (d.name for d in dtypes.ALL) if any(name in op.dtypes(v) for v in op.type_names)]
 
 
 @samples("Optional OptionalHasElement OptionalGetElement")
 def optional(op: Op) -> Found:
     version = max(op.version, 18)
-    for dtype in (d for d in dtypes.ALL if d.bits >= 8 and not d.name.startswith(("float8", "bfloat", "complex"))):
+    for dtype in map(dtypes.of_name, _held(op)):
         kind = text_type(dtype.name)
         forms = {
             "Optional": (f"optional({kind}[N]) y", "y = Optional (a)"),
@@ -166,12 +176,17 @@ def optional(op: Op) -> Found:
         yield op.model(text, dtype="float32", tag="of_nothing") if op.version >= 18 else None
 
 
+_JOINED = ("float32", "float16", "bfloat16", "int64", "bool", "string", "complex64")
+"""What a branch joins; the others it gives as they are."""
+
+
 @samples("If")
 def branch(op: Op) -> Found:
-    for dtype in ("float32", "float16", "bfloat16", "int64", "bool", "string", "complex64"):
+    for dtype in op.dtypes("V"):
         kind = text_type(dtype)
         then = f"then_branch = one () => ({kind}[N] t) {{ t = Identity (a) }}"
-        other = f"else_branch = two () => ({kind}[M] e) {{ e = Concat <axis = 0> (a, b) }}"
+        found = "Concat <axis = 0> (a, b)" if dtype in _JOINED else "Identity (b)"
+        other = f"else_branch = two () => ({kind}[M] e) {{ e = {found} }}"
         text = written(op, f"bool c, {kind}[N] a, {kind}[M] b", f"{kind}[K] y", f"y = If (c) <{then}, {other}>")
         sets = [(np.array(flag), normal(dtype, 3), normal(dtype, 2)) for flag in (True, False, True)]
         yield op.model(text, *sets, dtype=dtype, tag="either")
@@ -195,6 +210,20 @@ def loop(op: Op) -> Found:
         yield op.model(text, *sets, dtype=dtype, tag="counted")
         until = body.replace("more = Identity (go)", "lim = Constant <value_int = 2> () more = Less (i, lim)")
         yield op.model(text.replace(body, until), *sets, dtype=dtype, tag="until")
+    for dtype in op.dtypes("V"):
+        kind = text_type(dtype)
+        body = (
+            f"body = turn (int64 i, bool go, {kind}[N] v) => (bool more, {kind}[N] w, {kind}[N] s) "
+            "{ more = Identity (go) w = Identity (d) s = Identity (v) }"
+        )
+        text = written(
+            op,
+            f"int64 n, bool go, {kind}[N] x, {kind}[N] d",
+            f"{kind}[N] y, {kind}[T, N] z",
+            f"y, z = Loop (n, go, x) <{body}>",
+        )
+        sets = [(np.array(n), np.array(True), normal(dtype, 4), normal(dtype, 4)) for n in (3, 1)]
+        yield op.model(text, *sets, dtype=dtype, tag="carried")
 
 
 @samples("Scan")
@@ -217,6 +246,17 @@ def scan(op: Op) -> Found:
             )
             sets = [(normal(dtype, 3), normal(dtype, length, 3)) for length in (4, 1, 6)]
             yield op.model(text, *sets, dtype=dtype, tag=tag) if op.version >= 9 else None
+    for dtype in op.dtypes("V") if op.version >= 9 else ():
+        kind = text_type(dtype)
+        ends = f"({kind}[N] v, {kind}[N] e) => ({kind}[N] w, {kind}[N] s)"
+        body = f"body = turn {ends} {{ w = Identity (e) s = Identity (v) }}"
+        text = written(
+            op,
+            f"{kind}[N] x, {kind}[T, N] xs",
+            f"{kind}[N] y, {kind}[T, N] ys",
+            f"y, ys = Scan (x, xs) <num_scan_inputs = 1, {body}>",
+        )
+        yield op.model(text, (normal(dtype, 3), normal(dtype, 4, 3)), dtype=dtype, tag="carried")
 
 
 @samples("Identity")

@@ -19,7 +19,7 @@ def window(op: Op) -> Found:
             for periodic in (0, 1):
                 length = np.array(size).astype(size_type)
                 yield op(length, periodic=periodic, outputs=("float32",), tag=f"size_{size}")
-    for out in op.dtypes("T2", kinds="f"):
+    for out in op.dtypes("T2", kinds="iuf"):
         number = dtypes.of_name(out).onnx
         yield op(np.array(9), output_datatype=number, outputs=(out,), tag=out)
 
@@ -31,7 +31,7 @@ def mel(op: Op) -> Found:
             sizes = [np.array(value).astype(kind) for value in (bins, length, rate)]
             edges = [np.array(value, np.float32) for value in (low, high)]
             yield op(*sizes, *edges, outputs=("float32",), tag=f"{bins}_{length}")
-    for out in op.dtypes("T3", kinds="f"):
+    for out in op.dtypes("T3", kinds="iuf"):
         sizes = [np.array(value) for value in (8, 16, 8192)]
         edges = [np.array(value, np.float32) for value in (0, 4096)]
         yield op(*sizes, *edges, output_datatype=dtypes.of_name(out).onnx, outputs=(out,), tag=out)
@@ -48,6 +48,7 @@ def dft(op: Op) -> Found:
             yield op(normal(dtype, *shape), np.array(4), **_axis(op, 1))
             yield op(normal(dtype, *shape), np.array(9), **_axis(op, 1))
         yield op(normal(dtype, 2, 3, 4, 2), **_axis(op, 2))
+        yield op(normal(dtype, 2, 8, 1), np.array(6, np.int32), tag="int32", **_axis(op, 1))
 
 
 def _axis(op: Op, axis: int) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def stft(op: Op) -> Found:
                 yield op(signal, np.array(step), None, np.array(frame), onesided=onesided, tag=f"{step}_{frame}")
                 yield op(signal, np.array(step), uniform(dtype, (frame,), 0, 1), onesided=onesided, tag=f"{step}")
         yield op(normal(dtype, 1, 12, 2), np.array(4), None, np.array(4), onesided=0, tag="complex")
+        yield op(normal(dtype, 1, 12, 1), np.array(4, np.int32), None, np.array(4, np.int32), tag="int32")
 
 
 _MODES = ("nearest", "linear", "cubic")
@@ -100,7 +102,7 @@ def resize(op: Op) -> Found:
         options = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
         yield op(normal(dtype, 1, 1, 6, 6), crop, nothing, np.array([1, 1, 3, 4]), mode="linear", **options)
     for rule in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"):
-        for dtype in op.dtypes("T1", kinds="iuf"):
+        for dtype in op.dtypes("T1"):
             options = {"mode": "nearest", "nearest_mode": rule}
             yield op(normal(dtype, 1, 1, 5, 4), roi, np.array([1, 1, 0.75, 2.5], np.float32), **options)
 
@@ -118,6 +120,14 @@ def grid_sample(op: Op) -> Found:
         if op.version >= 20:
             volume = uniform("float32", (1, 2, 3, 2, 3), -1.2, 1.2)
             yield op(normal(dtype, 1, 2, 3, 4, 5), volume, mode="linear")
+
+
+@samples("GridSample")
+def grid_sample_of_any(op: Op) -> Found:
+    for dtype in op.dtypes("T1", kinds="biucs"):
+        for padding in ("zeros", "border", "reflection"):
+            grid = uniform("float32", (2, 3, 4, 2), -1.3, 1.3)
+            yield op(normal(dtype, 2, 2, 5, 6), grid, mode="nearest", padding_mode=padding)
 
 
 @samples("AffineGrid")

@@ -126,7 +126,9 @@ def _channels(t: Tensor | None, rank: int) -> Tensor | None:
 
 
 def requantized(total: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """Integers times a scale in float32, rounded to the zero point's dtype."""
+    """Sums of products times a scale in float32, rounded to the zero point's dtype."""
+    if zero_point.dtype.is_float:
+        return p.elementwise(lambda e, f: to_float8(e * f, zero_point.dtype, saturate=True), total, scale)
     return p.elementwise(
         lambda e, f, z: rounded(expr.cast(e, FLOAT32) * f, zero_point.dtype, z), total, scale, zero_point
     )
@@ -172,8 +174,11 @@ def qlinear_matmul(
     y_scale: Tensor,
     y_zero: Tensor,
 ) -> Tensor:
-    """MatMulInteger, taken to the output's scale in float32."""
-    total = matmul_integer(node, a, b, a_zero, b_zero)
+    """MatMulInteger, taken to the output's scale in float32. Floats of 8 bits, whose zero points are 0, as they are."""
+    if a.dtype.is_float:
+        total = matmul(p.cast(a, FLOAT32), p.cast(b, FLOAT32))
+    else:
+        total = matmul_integer(node, a, b, a_zero, b_zero)
     if a.rank > 1:
         a_scale, y_scale, y_zero = map(_rows, (a_scale, y_scale, y_zero))
     return requantized(total, p.elementwise(factor, a_scale, b_scale, y_scale), y_zero)

@@ -47,6 +47,8 @@ def top_k(node: Node, x: Tensor, k: Value) -> tuple[Tensor, Tensor]:
 def unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
     """Distinct elements, or slices along ``axis``: with first places, inverse and counts. The number is read back."""
     axis = node.attr("axis")
+    if x.dtype.kind == "c":
+        raise node.unsupported("complex numbers have no order")
     if axis is None:
         keys = p.reshape(x, [product(x.shape)])
     else:

@@ -9,7 +9,7 @@ from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset import expr
 from omniop.opset.complex_pairs import NotPairsError, as_pairs, has_complex
-from omniop.opset.dtype import BOOL, COMPLEX64, COMPLEX128, FLOAT32, DType
+from omniop.opset.dtype import BOOL, COMPLEX64, COMPLEX128, FLOAT32, INT64, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel, Param, Store
 from omniop.opset.legalise import Refusal, legalise
@@ -68,11 +68,25 @@ def test_stores_that_add_up_do_so_part_by_part() -> None:
     np.testing.assert_array_equal(found, 1 + x.reshape(2, 3).sum(1))
 
 
+def test_a_sum_is_one_of_each_part() -> None:
+    x = np.arange(6).astype(np.complex64) * (1 - 2j)
+    total = expr.reduce("add", (expr.axis(1, 6),), (at(expr.axis(1, 6)),))
+    np.testing.assert_array_equal(run(kernel_of(total, COMPLEX64), x, np.zeros(6, np.complex64)), np.full(6, x.sum()))
+
+
+def test_the_bits_of_both_parts_are_a_word() -> None:
+    x = X.astype(np.complex64)
+    word = expr.bitcast(at(expr.axis(0, 6)), INT64)
+    np.testing.assert_array_equal(run(kernel_of(word, INT64), x, np.zeros(6, np.int64)), x.view(np.int64))
+    back = expr.bitcast(word, COMPLEX64)
+    np.testing.assert_array_equal(run(kernel_of(back, COMPLEX64), x, np.zeros(6, np.complex64)), x)
+
+
 def test_what_parts_cannot_do_is_refused() -> None:
     i = expr.axis(0, 6)
     with pytest.raises(NotPairsError, match="combines by mul"):
         as_pairs(kernel_of(at(i), COMPLEX64, combine="mul"))
-    total = expr.reduce("add", (expr.axis(1, 6),), (at(expr.axis(1, 6)),))
+    total = expr.reduce("mul", (expr.axis(1, 6),), (at(expr.axis(1, 6)),))
     with pytest.raises(NotPairsError, match="does reduce in complex64"):
         as_pairs(kernel_of(total, COMPLEX64))
     with pytest.raises(NotPairsError, match="does cast on complex64"):
