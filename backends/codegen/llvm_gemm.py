@@ -12,19 +12,13 @@ from enum import IntEnum
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
 from omniop.backends.codegen.llvm_flow import (
-    Body,
     address,
     argument,
     each,
     least,
-    load,
     plus,
-    store,
     when,
     word,
-)
-from omniop.backends.codegen.llvm_flow import (
-    count as whole_steps,
 )
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
@@ -87,8 +81,8 @@ class _Driver:
 
     def define(self) -> None:
         code = self.code
-        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_ROWS, Field.SCRATCH_BLOCK)
-        sizes, self.panels, self.rows, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
+        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
+        sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
         self.epilogue = Epilogue(
             kernel=self.field[Field.EPILOGUE],
             size_table=address(code, "%context", Field.SIZES),
@@ -100,9 +94,6 @@ class _Driver:
         self.fused = self.epilogue.exists(code)
         self.direct = code.compare("slt", self.field[Field.PACKER], index(0))
         self.b_row = code.select(self.direct, self.field[Field.B_K], self.field[Field.B_ROW])
-        self.copied = code.compare("ne", self.field[Field.A_COPY], index(0))
-        self.a_row = code.select(self.copied, self.field[Field.A_COPY], self.field[Field.A_ROW])
-        self.a_k = code.select(self.copied, index(1), self.field[Field.A_K])
         self.epilogue.prepare(code)
         each(code, argument("begin"), argument("end"), 1, self._point)
         define_entry(self.module, ENTRY, code)
@@ -132,27 +123,10 @@ class _Driver:
             own = inside.element(b, FLOAT32, inside.add(inside.mul(k, f[Field.B_K]), at[BlockWord.X]))
             right = inside.let(f"select {self.direct}, ptr {own}, ptr {self.panels}")
             left = inside.element(a, FLOAT32, inside.mul(k, f[Field.A_K]))
-            when(inside, self.copied, lambda: self._copy_rows(inside, left, count, steps))
-            left = inside.let(f"select {self.copied}, ptr {self.rows}, ptr {left}")
             self._tiles(inside, count, (left, right, target), k, steps, at)
 
         each(code, index(0), f[Field.K], f[Field.K_BLOCK], part_of_k)
         self._finish(code, at, group, first, count)
-
-    def _copy_rows(self, code: Code, rows: str, count: Value, steps: Value) -> None:
-        """A part of the left operand, with rows that do not keep each other out of the first cache."""
-
-        def row(outer: Code, m: Value) -> None:
-            source = outer.element(rows, FLOAT32, outer.mul(m, self.field[Field.A_ROW]))
-            target = outer.element(self.rows, FLOAT32, outer.mul(m, self.a_row))
-
-            def part(lanes: int) -> Body:
-                return lambda inside, k: store(inside, load(inside, source, k, lanes), target, k)
-
-            done = whole_steps(outer, index(0), steps, self.tile.lanes, part(self.tile.lanes))
-            whole_steps(outer, done, steps, 1, part(1))
-
-        each(code, index(0), count, 1, row)
 
     def _pack(self, code: Code, b: str, k: Value, steps: Value, at: dict[BlockWord, Value]) -> None:
         """All lines of a block, side by side."""
@@ -197,9 +171,9 @@ class _Driver:
             height = self._height(inside, inside.op("sub", rows, row))
             lines = inside.element(after, FLOAT32, inside.mul(strip, inside.mul(steps, index(LINE))))
             ahead = inside.let(f"select {inside.compare('slt', strip, askers)}, ptr {lines}, ptr {right}")
-            left = inside.element(a, FLOAT32, inside.mul(row, self.a_row))
+            left = inside.element(a, FLOAT32, inside.mul(row, f[Field.A_ROW]))
             place = inside.element(line, FLOAT32, inside.mul(row, f[Field.C_ROW]))
-            numbers = (self.a_row, self.a_k, self.b_row, steps, f[Field.C_ROW], written, more)
+            numbers = (f[Field.A_ROW], f[Field.A_K], self.b_row, steps, f[Field.C_ROW], written, more)
             shape = inside.add(inside.mul(plus(inside, height, -1), index(tile.vectors)), plus(inside, vectors, -1))
             call_of(inside, "tiles", shape, (left, right, place, ahead), numbers)
             loop.close([inside.add(row, height), plus(inside, strip, 1)])

@@ -45,8 +45,6 @@ class Field(IntEnum):
     """Of the packed block."""
     B_PANEL = auto()
     """From panel to panel."""
-    A_COPY = auto()
-    """Stride of rows of a copy of the left operand's part, or 0 where it is read as it lies."""
     ROWS = auto()
     K = auto()
     K_BLOCK = auto()
@@ -66,7 +64,6 @@ class Field(IntEnum):
     BUFFER_COUNT = auto()
     SCRATCH_SIZES = auto()
     SCRATCH_PANELS = auto()
-    SCRATCH_ROWS = auto()
     SCRATCH_BLOCK = auto()
     """Where parts of the scratch memory begin, in bytes; it begins with the epilogue's buffers."""
     TAPS = auto()

@@ -74,14 +74,15 @@ def block_kernel(call: Call, caps: Capabilities, sums: DType | None = None) -> K
     return Kernel(params, tuple(axes.values()), stores, call.sizes + BlockSize.PLACES + lead)
 
 
-def copy_kernel(call: Call, operand: int, caps: Capabilities) -> Kernel:
-    """An operand copied, row-major, to one more buffer."""
+def copy_kernel(call: Call, operand: int, caps: Capabilities, row: int | None = None) -> Kernel:
+    """An operand copied, row-major, to one more buffer; ``row``: elements from one of its rows to the next there."""
     view = call.operands[operand]
     axes = _axes(view)
     own = tuple(a for a in axes if a.op == "axis")
     value = expr.load(view.buffer, (_offset(view, axes),), view.dtype)
     params = tuple(replace(p, written=False) for p in _stored_params(call, caps))
-    store = Store(len(call.params), poly.linear(axes, view.shape), value)
+    shape = view.shape if row is None else (*view.shape[:-1], expr.index(row))
+    store = Store(len(call.params), poly.linear(axes, shape), value)
     return Kernel((*params, Param(view.dtype, True)), own, (store,), call.sizes)
 
 

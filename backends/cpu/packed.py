@@ -14,13 +14,19 @@ from omniop.backends.cpu.launch import CompiledLaunch, build_kernels
 from omniop.backends.cpu.panels import record_of, writes_itself
 from omniop.backends.cpu.products import packed_product
 from omniop.backends.cpu.program import RecordedWork
-from omniop.backends.cpu.recording import Recording
+from omniop.backends.cpu.recording import Record, Recording
 from omniop.backends.cpu.views import Window
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Call
 from omniop.opset.layout import ROW_MAJOR, Layout
 
 NAME = "packed_product"
+ALIASING = 2048
+"""Rows that are a multiple of so many bytes apart share few places of the first cache ..."""
+FEW_ROWS = 4
+"""... which matters from so many on: they are copied,"""
+APART = 32
+"""so many elements further apart."""
 
 
 def layout(target: Target) -> Layout:
@@ -64,8 +70,22 @@ class PackedProduct(RecordedWork):
             (block,) = build_kernels([fused.block_kernel(product, device.caps)])
             assert isinstance(block, CompiledLaunch)
             self._epilogue = block.kernel
+        self._copy: CompiledLaunch | None = None
+        self._copied_row = 0
+        k = product.operands[1].shape[0].attr
+        if k * FLOAT32.itemsize % ALIASING == 0:
+            self._copied_row = k + APART
+            (copy,) = build_kernels([fused.copy_kernel(product, 0, device.caps, row=self._copied_row)])
+            assert isinstance(copy, CompiledLaunch)
+            self._copy = copy
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
         call, names = self._call(), size_names(sizes)
         a, b, c = windows = [Window(view, names) for view in (*call.operands, call.results[0])]
-        return Recording((record_of(packed_product(a, b, c), windows, self._epilogue, sizes, len(call.params)),))
+        before: tuple[Record, ...] = ()
+        workspace = 0
+        if self._copy is not None and a.shape[-2] >= FEW_ROWS:
+            a = windows[0] = a.contiguous(len(call.params), self._copied_row)
+            before, workspace = self._copy.record(sizes).records, a.shape[-2] * self._copied_row * FLOAT32.itemsize
+        work = record_of(packed_product(a, b, c), windows, self._epilogue, sizes, len(call.params))
+        return Recording((*before, work), workspace)

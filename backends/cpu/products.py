@@ -26,12 +26,6 @@ from omniop.opset.dtype import FLOAT32
 
 PANELS_K_BLOCK = 1024
 """Steps of k that are taken at a time of a right operand that lies in panels: one of them fits in the second cache."""
-COPIED_ROWS, COPIED_K_BLOCK = 128, 384
-"""Rows, and steps of k, of a copied part of the left operand, at most ..."""
-COPIED_COLUMNS = 256
-"""... and the columns that it is copied for."""
-ALIASING = 2048
-"""Rows that are a multiple of so many bytes apart share few places of the first cache."""
 K_BLOCK = 160
 """Steps of k that are packed at a time: a panel of them fits in the first cache beside a strip of rows ..."""
 COLUMNS = 128
@@ -39,8 +33,6 @@ COLUMNS = 128
 ROW_BLOCK = 256
 """Rows of the result in a block, at most."""
 
-FEW_ROWS = 4
-"""Below, rows keep nothing out of a cache."""
 DIRECT_ROWS = 12
 """Rows of the result up to which the right operand is not packed."""
 
@@ -106,19 +98,13 @@ class Product:
 
     @property
     def row_blocks(self) -> int:
-        return -(-self.rows // (COPIED_ROWS if self.copied else ROW_BLOCK))
-
-    @property
-    def copied(self) -> bool:
-        """Whether the left operand is copied, a part at a time."""
-        return _aliases(self.rows, self.fields[Field.A_ROW], self.fields[Field.A_K])
+        return -(-self.rows // ROW_BLOCK)
 
     @property
     def k_block(self) -> int:
         most = K_BLOCK
         if self.packer == "panels":
             most = PANELS_K_BLOCK if self.rows > tile().rows else self.k
-        most = min(most, COPIED_K_BLOCK) if self.copied else most
         return -(-self.k // -(-self.k // most))
 
     @property
@@ -139,11 +125,9 @@ class Product:
         run = -(-run // width) * width
         b_row = run + width * (1 + run // width % 2)  # room for a packer; an odd number of panels uses all of a cache
         k_block = self.k_block
-        a_copy = k_block + 2 * tile().lanes if self.copied else 0
         at_sizes = aligned((buffers + 1) * WORD)
         at_panels = at_sizes + aligned((len(sizes) + BlockSize.PLACES + self.batches.shape[1]) * WORD)
-        at_rows = at_panels + (0 if self.direct else aligned(4 * k_block * b_row))
-        end = at_block = at_rows + aligned(4 * self.row_block * a_copy)
+        end = at_block = at_panels + (0 if self.direct else aligned(4 * k_block * b_row))
         if epilogue:
             end += 4 * self.row_block * run
         table[Field.B_PANEL] = self.fields.get(Field.B_PANEL, width)
@@ -157,7 +141,6 @@ class Product:
         table[Field.EPILOGUE], table[Field.BUFFER_COUNT] = epilogue, buffers
         table[Field.SIZES], table[Field.SIZE_COUNT] = numbers.ctypes.data, len(numbers)
         table[[Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK]] = at_sizes, at_panels, at_block
-        table[[Field.SCRATCH_ROWS, Field.A_COPY]] = at_rows, a_copy
         taps = np.ascontiguousarray(() if self.taps is None else self.taps, np.int64)
         table[Field.TAPS] = taps.ctypes.data
         for name, value in self.fields.items():
@@ -171,18 +154,11 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _aliases(rows: int, row_stride: int, step: int) -> bool:
-    """Whether rows, whose elements lie side by side, keep each other out of the first cache."""
-    return rows >= FEW_ROWS and step == 1 and row_stride * FLOAT32.itemsize % ALIASING == 0
-
-
 def packed_product(a: Window, b: Window, c: Window) -> Product:
     """``a[*batch, M, K] @ b[K, N] = c[*batch, M, N]``, the panels of b following each other, each as wide as a tile."""
     width, (*batch, rows, _) = tile().width, a.shape
-    copied = _aliases(rows, *a.strides[-2:])
-    most = (COPIED_COLUMNS if copied else COLUMNS) // width
-    panels, times = -(-b.shape[-1] // width), prod(batch) * -(-rows // (COPIED_ROWS if copied else ROW_BLOCK))
-    found = matrix_product(a, b, c, -(-panels // shares(panels, most, times)) * width)
+    panels, times = -(-b.shape[-1] // width), prod(batch) * -(-rows // ROW_BLOCK)
+    found = matrix_product(a, b, c, -(-panels // shares(panels, COLUMNS // width, times)) * width)
     found.packer = "panels"
     found.fields = {**found.fields, Field.B_K: width, Field.B_PANEL: found.k * width}
     found.blocks[:, BlockWord.X] *= found.k

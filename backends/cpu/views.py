@@ -33,11 +33,12 @@ class Window:
         result.shape, result.strides, result._steps = self.shape[:-1], self.strides[:-1], self._steps[:-1]
         return result
 
-    def contiguous(self, buffer: int) -> Window:
-        """A row-major copy of the view that lies at the start of a buffer."""
+    def contiguous(self, buffer: int, row: int | None = None) -> Window:
+        """A row-major copy of the view that lies at the start of a buffer, its rows ``row`` elements apart."""
         result = copy(self)
         result.buffer, result.offset, result.start = buffer, 0, 0
-        result.strides = tuple(int(np.prod(self.shape[k + 1 :])) for k in range(len(self.shape)))
+        shape = (*self.shape[:-1], self.shape[-1] if row is None else row)
+        result.strides = tuple(int(np.prod(shape[k + 1 :])) for k in range(len(shape)))
         result._steps = tuple(s * self._dtype.itemsize for s in result.strides)
         return result
 

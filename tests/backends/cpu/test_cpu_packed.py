@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.lib.stride_tricks import as_strided
 from one_node import check, model, normal, same
 from onnx import helper, numpy_helper
 from test_cpu_panels import ORDERS, close, run, width, window
@@ -43,11 +42,12 @@ def test_panels(shape: tuple[int, int, int], order: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 4, 15, 140])
-@pytest.mark.parametrize("k", [512, 700, 1024])
-def test_rows_that_share_places_of_the_cache(rows: int, k: int, width: int) -> None:
+@pytest.mark.parametrize("k", [512, 1536])
+def test_rows_that_share_places_of_the_cache(rows: int, k: int) -> None:
     """A multiple of 2048 bytes apart: they are copied."""
-    a, b = as_strided(normal(rows, 1024), (rows, k), (4096, 4)), normal(k, 70, seed=1)
-    close(product(a, b), a.astype("d") @ b.astype("d"), abs(a) @ abs(b))
+    x, w = normal(rows, k), normal(k, 70, seed=1)
+    found = omniop.load(model("MatMul", {"x": x}, {"w": w}), device="cpu").run({"x": x})["y0"]
+    close(found, x.astype("d") @ w.astype("d"), abs(x) @ abs(w))
 
 
 def test_a_split_changes_nothing() -> None:
