@@ -258,12 +258,22 @@ def always(_: OpContext) -> Answer:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a kernel wants in place of an operand: the row-major result, of ``shape(operand's shape)``, of the kernel
+    ``name`` of the same table on that operand alone. Of a constant it is computed once."""
+
+    name: str
+    shape: Callable[[tuple[Dim, ...]], tuple[Dim, ...]]
+
+
+@dataclass(frozen=True)
 class KernelSpec:
     """A tuned kernel for an ONNX op, a composite op, or a prim (lower-case name).
 
     ``when`` and ``cost`` (seconds) are pure and see types, attributes and Caps only. ``make(device, work)`` builds a
     `kernel.Call` whose prim is "kernel:<name>". ``layouts``: what it reads and writes, per input and output; row-major
-    by default. ``epilogue``: whether it computes a `kernel.Call.epilogue` as well.
+    by default. ``prepared``: operands, by position, that it wants in another form. ``epilogue``: whether it computes a
+    `kernel.Call.epilogue` as well.
     """
 
     op: str
@@ -275,6 +285,7 @@ class KernelSpec:
     cost: Cost = lambda _: 0.0
     input_layouts: tuple[Layout, ...] = ()
     output_layouts: tuple[Layout, ...] = ()
+    prepared: Mapping[int, Prepared] = field(default_factory=dict)
     epilogue: bool = False
     tunables: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 

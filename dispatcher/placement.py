@@ -39,7 +39,8 @@ class Placed(NamedTuple):
     device: str
     definition: Definition
     prim: str
-    """The structured prim's name: a tuned kernel takes its place in the definition."""
+    """The structured prim's name, and its operands: those of a tuned kernel take their place in the definition."""
+    operands: tuple[Tensor, ...]
     times: Dim
     """How often: a repeat's count for what is inside of one."""
 
@@ -135,11 +136,12 @@ class Placement:
         return found
 
     def _placed(self, device: Device, made: Sequence[Definition]) -> list[Placed]:
-        return [
-            Placed(device.name, d, d.prim if isinstance(d, Structured) else "", 1 if repeat is None else repeat.count)
-            for d, repeat in self._with_repeats(made, None)
-            if not isinstance(d, Repeat | Source)
-        ]
+        found: list[Placed] = []
+        for d, repeat in self._with_repeats(made, None):
+            if not isinstance(d, Repeat | Source):
+                prim, operands = (d.prim, d.operands) if isinstance(d, Structured) else ("", ())
+                found.append(Placed(device.name, d, prim, operands, 1 if repeat is None else repeat.count))
+        return found
 
     # Routes -----------------------------------------------------------------------------------------------------------
 
@@ -243,6 +245,13 @@ class Placement:
         return chosen
 
     def _apply_layouts(self, spec: KernelSpec, call: Structured, device: Device) -> None:
+        for k, wanted in spec.prepared.items():
+            operand = self.layouts.brought(call.operands[k], ROW_MAJOR, device)
+            kernel = Structured(f"kernel:{wanted.name}", (operand,))
+            key = (kernel.prim, operand)
+            (made,) = record(kernel, [(wanted.shape(operand.shape), operand.dtype)], key)
+            self.device_of[made.definition] = device
+            call.operands = (*call.operands[:k], made, *call.operands[k + 1 :])
         self.layouts.apply(call, spec.input_layout, spec.output_layout, device)
 
     def _prim_context(self, definition: Structured, device: Device) -> OpContext:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from omniop.dispatcher.placement import Placed
 from omniop.opset import expr
-from omniop.opset.definitions import Definition, Map, Scatter, Structured
+from omniop.opset.definitions import Map, Scatter, Structured
 from omniop.opset.expr import Expr
 from omniop.opset.sym import Dim, as_expr
 
@@ -37,7 +37,7 @@ def _scalars(placed: Placed) -> Expr:
         written = written + _elements(t.shape)
     if isinstance(definition, Map):
         return written * _terms_of_map(definition.value)
-    return written * _terms_of_structured(placed.prim, definition)
+    return written * _terms_of_structured(placed)
 
 
 def _terms_of_map(value: Expr) -> Expr:
@@ -50,13 +50,13 @@ def _terms_of_map(value: Expr) -> Expr:
     return most
 
 
-def _terms_of_structured(prim: str, definition: Definition) -> Expr:
-    assert isinstance(definition, Structured)
-    if prim == "contract":
-        return as_expr(definition.operands[0].shape[-1])
-    if prim in ("conv", "integer_conv"):
-        return _elements(definition.operands[1].shape[1:])
-    return _elements(definition.attr("kernel")) if prim == "window_reduce" else expr.index(1)
+def _terms_of_structured(placed: Placed) -> Expr:
+    assert isinstance(placed.definition, Structured)
+    if placed.prim == "contract":
+        return as_expr(placed.operands[0].shape[-1])
+    if placed.prim in ("conv", "integer_conv"):
+        return _elements(placed.operands[1].shape[1:])
+    return _elements(placed.definition.attr("kernel")) if placed.prim == "window_reduce" else expr.index(1)
 
 
 def _points(axes: Sequence[Expr]) -> Expr:

@@ -9,11 +9,14 @@ from omniop.backends.base import YES, Answer, KernelSpec, No, OpContext, Runnabl
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tiles import PANEL, block_of
 from omniop.backends.cpu.blocked.channelwise import Channelwise
+from omniop.backends.cpu.blocked.costs import direct_seconds
 from omniop.backends.cpu.blocked.direct import MAX_FRAME, DirectConv
 from omniop.backends.cpu.blocked.grid import GridCall
+from omniop.backends.cpu.blocked.winograd_specs import winograd_specs
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Call
 from omniop.opset.layout import ROW_MAJOR, Layout, blocked
+from omniop.opset.sym import hint_of
 
 PRIMS = ("conv", "window_reduce")
 """What there are kernels for."""
@@ -29,6 +32,7 @@ def specs(target: Target) -> list[KernelSpec]:
         image = blocked(rank, 1, block_of(target))
         found += [_direct(target, image, rows) for rows in (False, True)]
         found += [_depthwise(target, image), _pool(target, image)]
+    found += winograd_specs(target, blocked(4, 1, block_of(target)))
     return found
 
 
@@ -58,6 +62,7 @@ def _direct(target: Target, image: Layout, rows: bool) -> KernelSpec:
         make,
         dtypes=(FLOAT32,),
         when=when,
+        cost=_cost,
         input_layouts=(ROW_MAJOR if rows else image, weights_layout(rank, block, rows)),
         output_layouts=(image,),
         epilogue=True,
@@ -149,6 +154,13 @@ def _pool(target: Target, image: Layout) -> KernelSpec:
         output_layouts=(image,),
         epilogue=True,
     )
+
+
+def _cost(op: OpContext) -> float:
+    assert op.inputs[1] is not None
+    images, filters, *space = map(hint_of, op.outputs[0].dims)
+    depth = prod(map(hint_of, op.inputs[1].dims[1:]))
+    return direct_seconds(images * prod(space), depth, filters, depth * filters)
 
 
 def _known(shape: Sequence[int | None]) -> list[int]:

@@ -1,0 +1,231 @@
+"""Winograd's convolution as LLVM IR: 3x3 filters over an image with its channels in blocks, tile by tile.
+
+Tiles are transformed into as many matrices ``[tiles, channels]`` as there are products in a tile. Each is multiplied
+with a matrix of transformed filters by the tiles of `llvm_panels`, a panel of filters at a time, so that what comes of
+all of them is still in the cache when it is transformed into pixels. See `winograd` for the arithmetic.
+
+A point of the work is a block of tiles of an image, whose matrices are in scratch memory. Where such blocks are few,
+the work is done in two steps, with matrices in memory that both share: a point of the first is a block of tiles and
+some channels, a point of the second a block of tiles and some filters.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+
+from omniop.backends.codegen.llvm_blocks import Head, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_flow import address, argument, each, least, plus, when, word
+from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
+from omniop.backends.codegen.llvm_panels import print_tile, tile_of
+from omniop.backends.codegen.llvm_tiles import block_of
+from omniop.backends.codegen.llvm_winograd_tiles import print_image_tile, print_outside
+from omniop.backends.codegen.winograd import Winograd
+from omniop.opset.dtype import FLOAT32, INT64, UINT8
+
+ENTRY = "winograd"
+
+
+class Field(IntEnum):
+    """The context: int64 numbers and addresses, by their place in it. Strides count elements; tiles are of pixels."""
+
+    CHANNELS = len(Head)
+    CHANNEL_BLOCKS = auto()
+    X_IMAGE = auto()
+    X_BLOCK = auto()
+    X_LINE = auto()
+    HEIGHT = auto()
+    WIDTH = auto()
+    PAD_Y = auto()
+    PAD_X = auto()
+    OUT_HEIGHT = auto()
+    OUT_WIDTH = auto()
+    FILTER_BLOCKS = auto()
+    """Blocks of channels of the result."""
+    TRANSFORMS = auto()
+    """1 where tiles are transformed."""
+    MULTIPLIES = auto()
+    """1 where their matrices are multiplied."""
+    PART = auto()
+    """Blocks of filters, or of channels where nothing is multiplied, in a point ..."""
+    PARTS = auto()
+    """... and points for all of them."""
+    TILE_ROWS = auto()
+    TILE_COLUMNS = auto()
+    ROWS = auto()
+    """Of tiles, in a point."""
+    COLUMNS = auto()
+    BLOCK_ROWS = auto()
+    """Points below each other in an image."""
+    BLOCK_COLUMNS = auto()
+    V_TILE = auto()
+    V_PRODUCT = auto()
+    M_TILE = auto()
+    M_PRODUCT = auto()
+    V_BUFFER = auto()
+    """The buffer of the matrices of transformed tiles, or -1 where scratch memory begins with them ..."""
+    V_BLOCK = auto()
+    """... and from block to block of tiles in it."""
+    SCRATCH_M = auto()
+    """Where in scratch memory products begin, in bytes."""
+    PIXEL_TILES = auto()
+    """Address of a table of addresses: of the functions that make pixels of a tile, by lines and columns of it."""
+    SIZES = auto()
+    """Address of the call's sizes, which they want."""
+
+
+def print_winograd(module: Module, winograd: Winograd) -> None:
+    """Adds ``winograd``, of transformed filters, and an image and a result with their channels in blocks."""
+    tile = tile_of(module.target)
+    names = [f"product_{rows}" for rows in range(1, tile.rows + 1)]
+    for rows, name in enumerate(names, 1):
+        print_tile(module, name, rows, tile.vectors)
+    function_table(module, "products", names)
+    print_outside(module)
+    for inside in (False, True):
+        print_image_tile(module, f"image_{inside:d}", winograd, inside)
+    function_table(module, "image_tiles", ["image_0", "image_1"])
+    _Driver(module, winograd).define()
+
+
+class _Driver:
+    def __init__(self, module: Module, winograd: Winograd) -> None:
+        self.module = module
+        self.winograd = winograd
+        self.block = index(block_of(module.target))
+        self.tile = tile_of(module.target)
+        self.code = Code(module, "work")
+        self.field = {f: word(self.code, "%context", f) for f in Field}
+
+    def define(self) -> None:
+        code = self.code
+        self.m = code.element("%scratch", UINT8, self.field[Field.SCRATCH_M])
+        self.pixel_tiles, self.sizes = (address(code, "%context", k) for k in (Field.PIXEL_TILES, Field.SIZES))
+        each(code, argument("begin"), argument("end"), 1, self._point)
+        define_entry(self.module, ENTRY, code)
+
+    def _point(self, code: Code, point: Value) -> None:
+        f, zero = self.field, index(0)
+        part, block = code.op("urem", point, f[Field.PARTS]), code.op("udiv", point, f[Field.PARTS])
+        column, rest = code.op("urem", block, f[Field.BLOCK_COLUMNS]), code.op("udiv", block, f[Field.BLOCK_COLUMNS])
+        row, image = code.op("urem", rest, f[Field.BLOCK_ROWS]), code.op("udiv", rest, f[Field.BLOCK_ROWS])
+        y, x = code.mul(row, f[Field.ROWS]), code.mul(column, f[Field.COLUMNS])
+        rows = least(code, code.op("sub", f[Field.TILE_ROWS], y), f[Field.ROWS])
+        columns = least(code, code.op("sub", f[Field.TILE_COLUMNS], x), f[Field.COLUMNS])
+        shared = code.compare("sge", f[Field.V_BUFFER], zero)
+        held = code.intrinsic("smax", f[Field.V_BUFFER], zero)
+        buffer = code.let(f"load ptr, ptr {code.element('%buffers', INT64, held)}, align 8")
+        buffer = code.element(buffer, FLOAT32, code.mul(block, f[Field.V_BLOCK]))
+        self.v = code.let(f"select {shared}, ptr {buffer}, ptr %scratch")
+        multiplies = code.compare("ne", f[Field.MULTIPLIES], zero)
+        first, end = code.mul(part, f[Field.PART]), plus(code, code.mul(part, f[Field.PART]), f[Field.PART])
+
+        def transform() -> None:
+            begin = code.select(multiplies, zero, first)
+            until = code.select(multiplies, f[Field.CHANNEL_BLOCKS], least(code, end, f[Field.CHANNEL_BLOCKS]))
+            source = code.element("%b", FLOAT32, code.mul(image, f[Field.X_IMAGE]))
+            source = code.element(source, FLOAT32, code.mul(begin, f[Field.X_BLOCK]))
+            target = code.element(self.v, FLOAT32, code.mul(begin, self.block))
+            self._transform(code, (source, target), code.op("sub", until, begin), (y, x), (rows, columns))
+
+        when(code, code.compare("ne", f[Field.TRANSFORMS], zero), transform)
+
+        def panel(inside: Code, filters: Value) -> None:
+            self._multiply(inside, inside.op("udiv", filters, index(side)), inside.mul(rows, columns))
+            blocks = least(inside, inside.op("sub", last, filters), index(side))
+            self._finish(inside, (image, filters, blocks), (y, x), (rows, columns))
+
+        side = self.tile.width // block_of(self.module.target)
+        last = code.select(multiplies, least(code, end, f[Field.FILTER_BLOCKS]), zero)
+        each(code, first, last, side, panel)
+
+    def _transform(
+        self, code: Code, where: tuple[str, str], blocks: Value, at: tuple[Value, Value], counts: tuple[Value, Value]
+    ) -> None:
+        """Tiles of the image into matrices, for so many blocks of channels. ``where``: the first one, from and to."""
+        f, step, size = self.field, self.winograd.outputs, self.winograd.size
+
+        def line(outer: Code, i: Value) -> None:
+            y = outer.op("sub", outer.mul(outer.add(at[0], i), index(step)), f[Field.PAD_Y])
+            row = outer.mul(i, counts[1])
+            last_y = outer.op("sub", f[Field.HEIGHT], index(size))
+            whole = outer.op("and", outer.compare("sge", y, index(0)), outer.compare("sle", y, last_y))
+
+            def one(inside: Code, j: Value) -> None:
+                x = inside.op("sub", inside.mul(inside.add(at[1], j), index(step)), f[Field.PAD_X])
+                last_x = inside.op("sub", f[Field.WIDTH], index(size))
+                fits = inside.op("and", inside.compare("sge", x, index(0)), inside.compare("sle", x, last_x))
+                kind = inside.convert("zext", inside.op("and", whole, fits), index(0).dtype)
+                offset = inside.add(inside.mul(y, f[Field.X_LINE]), inside.mul(x, self.block))
+                target = inside.element(where[1], FLOAT32, inside.mul(inside.add(row, j), f[Field.V_TILE]))
+                numbers = (
+                    *(f[Field.X_LINE], blocks, f[Field.X_BLOCK], f[Field.V_PRODUCT]),
+                    *(y, x, f[Field.HEIGHT], f[Field.WIDTH]),
+                )
+                call_of(inside, "image_tiles", kind, (inside.element(where[0], FLOAT32, offset), target), numbers)
+
+            each(outer, index(0), counts[1], 1, one)
+
+        each(code, index(0), counts[0], 1, line)
+
+    def _multiply(self, code: Code, panel: Value, tiles: Value) -> None:
+        """A product of matrices for each place in a tile."""
+        f, width, zero = self.field, index(self.tile.width), index(0)
+        size = code.mul(f[Field.CHANNELS], width)
+        u = code.element("%a", FLOAT32, code.mul(panel, code.mul(size, index(self.winograd.products))))
+
+        def one(outer: Code, k: Value) -> None:
+            right = outer.element(u, FLOAT32, outer.mul(k, size))
+            left = outer.element(self.v, FLOAT32, outer.mul(k, f[Field.V_PRODUCT]))
+            result = outer.element(self.m, FLOAT32, outer.mul(k, f[Field.M_PRODUCT]))
+            loop = Loop(outer, inside := Code(self.module), [zero])
+            (row,) = loop.carried
+            loop.test(inside.compare("slt", row, tiles))
+            height = self._height(inside, inside.op("sub", tiles, row))
+            strip = inside.element(left, FLOAT32, inside.mul(row, f[Field.V_TILE]))
+            to = inside.element(result, FLOAT32, inside.mul(row, f[Field.M_TILE]))
+            numbers = (f[Field.V_TILE], index(1), width, f[Field.CHANNELS], f[Field.M_TILE], width, zero)
+            # filters follow each other in memory, and come without being asked for
+            call_of(inside, "products", plus(inside, height, -1), (strip, right, to, right), numbers)
+            loop.close([inside.add(row, height)])
+
+        each(code, zero, index(self.winograd.products), 1, one)
+
+    def _height(self, code: Code, left: Value) -> Value:
+        """Rows of the next strip, the last two of which share what is left over."""
+        most = index(self.tile.rows)
+        half = code.op("lshr", plus(code, left, 1), index(1))
+        few = code.select(code.compare("sle", left, most), left, half)
+        return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
+
+    def _finish(
+        self, code: Code, what: tuple[Value, Value, Value], at: tuple[Value, Value], counts: tuple[Value, Value]
+    ) -> None:
+        """Products into pixels of the result. ``what``: the image, the first block of filters and how many."""
+        f, step = self.field, self.winograd.outputs
+        image, first, blocks = what
+
+        def line(outer: Code, i: Value) -> None:
+            y = outer.mul(outer.add(at[0], i), index(step))
+            lines = least(outer, outer.op("sub", f[Field.OUT_HEIGHT], y), index(step))
+            kind = outer.mul(plus(outer, lines, -1), index(step))
+            row = outer.mul(i, counts[1])
+
+            def tile(inside: Code, j: Value) -> None:
+                x = inside.mul(inside.add(at[1], j), index(step))
+                columns = least(inside, inside.op("sub", f[Field.OUT_WIDTH], x), index(step))
+                source = inside.element(self.m, FLOAT32, inside.mul(inside.add(row, j), f[Field.M_TILE]))
+                place = inside.element(self.pixel_tiles, INT64, plus(inside, inside.add(kind, columns), -1))
+                function = inside.let(f"load ptr, ptr {place}, align 8")
+
+                def one(deep: Code, block: Value) -> None:
+                    m = deep.element(source, FLOAT32, deep.mul(block, self.block))
+                    pointers = (m, "null", "null", "%buffers", self.sizes)
+                    numbers = (index(0), f[Field.M_PRODUCT], image, deep.add(first, block), y, x)
+                    arguments = [*(f"ptr {p}" for p in pointers), *map(str, numbers)]
+                    deep.do(f"call void {function}({', '.join(arguments)})")
+
+                each(inside, index(0), blocks, 1, one)
+
+            each(outer, index(0), counts[1], 1, tile)
+
+        each(code, index(0), counts[0], 1, line)

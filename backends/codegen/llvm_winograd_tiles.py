@@ -1,0 +1,109 @@
+"""The transforms of `winograd` as LLVM IR, as sums of whole vectors: of tiles of an image whose channels are in blocks,
+a block at a time, and of as many filters."""
+
+from __future__ import annotations
+
+from enum import IntEnum, auto
+
+from omniop.backends.codegen.llvm_blocks import Head, define_entry
+from omniop.backends.codegen.llvm_flow import argument, define, each, lanes_below, least, load, plus, store, word, zeros
+from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
+from omniop.backends.codegen.llvm_panels import tile_of
+from omniop.backends.codegen.llvm_tiles import block_of
+from omniop.backends.codegen.llvm_winograd_lines import both_ways, filter_line, image_line
+from omniop.backends.codegen.winograd import TAPS, Winograd
+from omniop.opset.dtype import FLOAT32, FLOAT64
+
+FILTERS = "winograd_filters"
+OUTSIDE = "outside"
+"""A vector of zeros, which is what lies around an image."""
+
+
+def print_outside(module: Module) -> None:
+    lanes = block_of(module.target)
+    module.functions[OUTSIDE] = f"@{OUTSIDE} = internal constant [{lanes} x float] zeroinitializer, align 64"
+
+
+def print_image_tile(module: Module, name: str, winograd: Winograd, inside: bool) -> None:
+    """``name(x, v, line, blocks, x_block, v_product, y, x0, height, width)``: a tile of the image, for all channels.
+
+    ``x`` is the tile's first pixel and ``line`` the elements from line to line; blocks of channels, ``blocks`` of them,
+    lie ``x_block`` apart. Channels follow each other in ``v``, products ``v_product`` apart. Unless ``inside``, the
+    tile begins at line ``y`` and column ``x0`` of an image of ``height * width`` pixels, and has zeros where that ends.
+    """
+    code = Code(module)
+    block, size = block_of(module.target), winograd.size
+    numbers = ("line", "blocks", "x_block", "v_product", "y", "x0", "height", "width")
+    line, blocks, x_block, v_product, y, x0, height, width = map(argument, numbers)
+    rows = [code.mul(line, index(i)) for i in range(size)]
+    lines = [code.compare("ult", plus(code, y, i), height) for i in range(size)]
+    columns = [code.compare("ult", plus(code, x0, j), width) for j in range(size)]
+
+    def channels(deep: Code, c: Value) -> None:
+        start = deep.element("%x", FLOAT32, deep.mul(c, x_block))
+        target = deep.element("%v", FLOAT32, deep.mul(c, index(block)))
+        starts = [deep.element(start, FLOAT32, row) for row in rows]
+
+        def pixel(i: int, j: int) -> Value:
+            place = deep.element(starts[i], FLOAT32, index(j * block))
+            if not inside:
+                there = deep.op("and", lines[i], columns[j])
+                place = deep.let(f"select {there}, ptr {place}, ptr @{OUTSIDE}")
+            return load(deep, place, index(0), block)
+
+        tile = [[pixel(i, j) for i in range(size)] for j in range(size)]
+        for i, values in enumerate(both_ways(deep, winograd, image_line, tile)):
+            for j, value in enumerate(values):
+                store(deep, value, target, deep.mul(v_product, index(i * size + j)))
+
+    each(code, index(0), blocks, 1, channels)
+    define(module, name, ("x", "v"), numbers, code)
+
+
+class FilterField(IntEnum):
+    """The context of `print_filters`, behind `Head`."""
+
+    FILTERS = len(Head)
+    CHANNELS = auto()
+
+
+def print_filters(module: Module, winograd: Winograd) -> None:
+    """Adds ``winograd_filters``, of filters ``a[filters, channels, 3, 3]`` transformed, in float64, and rounded once.
+
+    ``c`` holds panels ``[products, channels, panel's width]`` of filters, of which those behind the last filter are 0.
+    A point is a vector of filters.
+    """
+    code = Code(module, "work")
+    lanes, panel, side = block_of(module.target), tile_of(module.target).width, winograd.size
+    filters, channels = (word(code, "%context", f) for f in FilterField)
+    apart = code.mul(channels, index(TAPS**2))
+    last = plus(code, filters, -1)
+
+    def vector(outer: Code, point: Value) -> None:
+        o = outer.mul(point, index(lanes))
+        within = lanes_below(outer, outer.op("sub", least(outer, filters, plus(outer, o, lanes)), o), lanes)
+        starts = [
+            outer.element("%a", FLOAT32, outer.mul(least(outer, plus(outer, o, k), last), apart)) for k in range(lanes)
+        ]
+        size = outer.mul(channels, index(panel))
+        whole = outer.mul(outer.op("udiv", o, index(panel)), outer.mul(size, index(winograd.products)))
+        first = outer.add(whole, outer.op("urem", o, index(panel)))
+
+        def channel(deep: Code, c: Value) -> None:
+            offset = deep.mul(c, index(TAPS**2))
+
+            def tap(k: int) -> Value:
+                values = deep.gather([load(deep, start, plus(deep, offset, k)) for start in starts])
+                return deep.convert("fpext", deep.select(within, values, zeros(lanes)), FLOAT64)
+
+            taps = [[tap(i * TAPS + j) for i in range(TAPS)] for j in range(TAPS)]
+            target = deep.element("%c", FLOAT32, deep.add(first, deep.mul(c, index(panel))))
+            for i, values in enumerate(both_ways(deep, winograd, filter_line, taps)):
+                for j, value in enumerate(values):
+                    rounded = deep.convert("fptrunc", value, FLOAT32)
+                    store(deep, rounded, target, deep.mul(size, index(i * side + j)))
+
+        each(outer, index(0), channels, 1, channel)
+
+    each(code, argument("begin"), argument("end"), 1, vector)
+    define_entry(module, FILTERS, code)

@@ -1,0 +1,47 @@
+"""What convolutions take on one core, in seconds: what decides between ways to compute one.
+
+The figures are of a Zen 4 core, as measured. What they decide hangs on their ratios, which differ less from CPU to CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omniop.backends.codegen.winograd import Winograd
+
+SECONDS_PER_FLOP = 1 / 110e9
+SECONDS_PER_BYTE = 1 / 20e9
+"""Of weights, which come from memory."""
+SECONDS_PER_ELEMENT = 1.4e-10
+"""Of a tile, transformed: a load, a store, and its share of the sums, a vector at a time."""
+
+
+def direct_seconds(pixels: int, depth: int, filters: int, weights: int) -> float:
+    """A sum of ``depth`` products for each of ``pixels * filters``; ``weights`` are float32."""
+    return 2 * pixels * depth * filters * SECONDS_PER_FLOP + 4 * weights * SECONDS_PER_BYTE
+
+
+@dataclass(frozen=True)
+class WinogradCost:
+    """Of so many ``tiles``, ``channels`` and ``filters``."""
+
+    winograd: Winograd
+    tiles: int
+    channels: int
+    filters: int
+
+    @property
+    def transforms(self) -> float:
+        """Of the image."""
+        return self.tiles * self.winograd.products * self.channels * SECONDS_PER_ELEMENT
+
+    @property
+    def products(self) -> float:
+        """With pixels made of them."""
+        weights = self.winograd.products * self.channels * self.filters
+        transforms = self.tiles * self.winograd.products * self.filters * SECONDS_PER_ELEMENT
+        return direct_seconds(self.tiles, 1, weights, weights) + transforms
+
+    @property
+    def seconds(self) -> float:
+        return self.transforms + self.products

@@ -1,0 +1,245 @@
+"""Winograd's convolution in the blocked layout; see `llvm_winograd` for the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from omniop.backends.array_eval import size_names
+from omniop.backends.codegen.llvm_blocks import Head
+from omniop.backends.codegen.llvm_ir import Target
+from omniop.backends.codegen.llvm_panels import LINE, tile_of
+from omniop.backends.codegen.llvm_tiles import Tile, TileStore, block_of
+from omniop.backends.codegen.llvm_winograd import ENTRY, Field, print_winograd
+from omniop.backends.codegen.llvm_winograd_pixels import PIXELS, print_pixel_tile
+from omniop.backends.codegen.llvm_winograd_tiles import FILTERS, FilterField, print_filters
+from omniop.backends.codegen.winograd import Winograd
+from omniop.backends.cpu import jit
+from omniop.backends.cpu.blocked.costs import SECONDS_PER_ELEMENT, WinogradCost
+from omniop.backends.cpu.blocked.stores import tile_store
+from omniop.backends.cpu.kept import Later
+from omniop.backends.cpu.products import aligned
+from omniop.backends.cpu.program import RecordedWork
+from omniop.backends.cpu.recording import Context, Record, Recording
+from omniop.opset import expr
+from omniop.opset.kernel import Call
+from omniop.opset.layout import Layout
+
+IMAGE_TILE_BYTES = 384 << 10
+"""Transformed tiles in a point, about: they stay in the second cache while filters pass by, beside products."""
+FEW_BLOCKS = 16
+"""Blocks of tiles that are too few for many threads."""
+
+
+@cache
+def _work(target: Target, winograd: Winograd) -> jit.MachineCode:
+    return jit.build_printed(ENTRY, print_winograd, winograd, target=target)
+
+
+@cache
+def _filters(target: Target, winograd: Winograd) -> jit.MachineCode:
+    return jit.build_printed(FILTERS, print_filters, winograd, target=target)
+
+
+@cache
+def _pixel_tile(target: Target, winograd: Winograd, tile: Tile, stored: TileStore) -> jit.MachineCode:
+    return jit.build_printed(PIXELS, print_pixel_tile, winograd, tile, stored, target=target)
+
+
+def transformed_shape(target: Target, winograd: Winograd, filters: Sequence[int]) -> tuple[int, ...]:
+    """Of filters ``[M, C, 3, 3]``: ``[panels, products, C, panel's width]``."""
+    width = tile_of(target).width
+    return -(-filters[0] // width), winograd.products, filters[1], width
+
+
+class WinogradFilters(RecordedWork):
+    """Filters ``[M, C, 3, 3]`` into a result of the `transformed_shape`, both row-major and of constant sizes."""
+
+    def __init__(self, call: Call, target: Target, winograd: Winograd) -> None:
+        super().__init__()
+        self._call = Later.of(call)
+        self._code = _filters(target, winograd)
+        self._vector = block_of(target)
+
+    def record(self, sizes: tuple[int, ...]) -> Recording:
+        """See `RecordedWork`."""
+        (source,), (result,) = self._call().operands, self._call().results
+        filters, channels, *_ = (d.attr for d in source.shape)
+        panels, products, _, width = (d.attr for d in result.shape)
+        table = np.zeros(len(Head) + len(FilterField), np.int64)
+        table[[Head.A_BUFFER, Head.B_BUFFER, Head.C_BUFFER]] = source.buffer, source.buffer, result.buffer
+        table[[FilterField.FILTERS, FilterField.CHANNELS]] = filters, channels
+        points = panels * width // self._vector
+        weight = products * channels * self._vector * SECONDS_PER_ELEMENT * 1e9
+        return Recording((Record(self._code, Context(table), points, weight=weight),))
+
+
+class WinogradConv(RecordedWork):
+    """``x[N, C, H, W]``, transformed filters, ``out[N, M, ...]`` with the call's epilogue; x and out have a layout."""
+
+    def __init__(self, call: Call, target: Target, layout: Layout, winograd: Winograd) -> None:
+        super().__init__()
+        self._plan = Later.of(Plan(call, target, winograd, tile_store(call, layout, block_of(target), flat=False)))
+
+    def record(self, sizes: tuple[int, ...]) -> Recording:
+        """See `RecordedWork`."""
+        plan, names = self._plan(), size_names(sizes)
+        x, filters = plan.call.operands
+        shape, out = (tuple(expr.evaluate(d, names) for d in v.shape) for v in (x, plan.call.results[0]))
+        work = TileMatrices(plan, shape, out)
+        buffers = x.buffer, filters.buffer, len(plan.call.params)
+        records = [
+            Record(
+                _work(plan.target, plan.winograd),
+                work.context(step, buffers, sizes),
+                step.points,
+                weight=step.seconds * 1e9 / step.points,
+                scratch=step.scratch,
+            )
+            for step in work.steps()
+        ]
+        return Recording(tuple(records), work.workspace if len(records) > 1 else 0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What all sizes of a call share."""
+
+    call: Call
+    target: Target
+    winograd: Winograd
+    stored: TileStore
+
+    @property
+    def block(self) -> int:
+        return block_of(self.target)
+
+    def pixel_tiles(self, height: int, width: int) -> list[jit.MachineCode | None]:
+        """A function for each number of lines and of columns that tiles of such a result have; see `PIXEL_TILES`."""
+        sizes = range(1, self.winograd.outputs + 1)
+        lines, columns = ({d % self.winograd.outputs, min(d, self.winograd.outputs)} - {0} for d in (height, width))
+        return [
+            _pixel_tile(self.target, self.winograd, Tile(i, j, 1, self.block), self.stored)
+            if i in lines and j in columns
+            else None
+            for i, j in product(sizes, sizes)
+        ]
+
+
+class Step(NamedTuple):
+    """What its context has of its own, its points, the bytes of scratch memory that it wants, and how long it takes."""
+
+    fields: dict[Field, int]
+    points: int
+    scratch: int
+    seconds: float
+
+
+@dataclass
+class TileMatrices:
+    """The work for one set of sizes: how tiles are shared out, and where their matrices lie."""
+
+    plan: Plan
+    x: tuple[int, ...]
+    out: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        w, panel, block = self.plan.winograd, tile_of(self.plan.target), self.plan.block
+        self.channel_blocks, self.filter_blocks = (-(-shape[1] // block) for shape in (self.x, self.out))
+        self.v_tile = _odd_lines(self.channel_blocks * block)
+        self.tile_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
+        most = max(2 * panel.rows, IMAGE_TILE_BYTES // (4 * w.products * self.v_tile))
+        self.columns = _even(self.tile_columns, most)
+        self.rows = _even(self.tile_rows, max(1, most // self.columns))
+        self.block_rows, self.block_columns = -(-self.tile_rows // self.rows), -(-self.tile_columns // self.columns)
+        self.blocks = self.x[0] * self.block_rows * self.block_columns
+        tiles = self.rows * self.columns
+        self.m_tile = _odd_lines(panel.width)
+        self.v_product, self.m_product = (_odd_lines(tiles * stride) for stride in (self.v_tile, self.m_tile))
+        self.v_bytes, self.m_bytes = (aligned(4 * w.products * n) for n in (self.v_product, self.m_product))
+
+    @property
+    def workspace(self) -> int:
+        """Bytes that two steps share."""
+        return self.blocks * self.v_bytes
+
+    def steps(self) -> list[Step]:
+        """Both at once for a block of tiles where there are many; else one after the other, in smaller points."""
+        tiles = self.x[0] * self.tile_rows * self.tile_columns
+        cost = WinogradCost(self.plan.winograd, tiles, self.x[1], self.out[1])
+        if self.blocks >= FEW_BLOCKS:
+            both = {Field.TRANSFORMS: 1, Field.MULTIPLIES: 1, Field.V_BUFFER: -1, Field.SCRATCH_M: self.v_bytes}
+            both |= _parts(self.filter_blocks, 1, 1)
+            return [Step(both, self.blocks, self.v_bytes + self.m_bytes, cost.transforms + cost.products)]
+        wanted = -(-FEW_BLOCKS // self.blocks)
+        panel = tile_of(self.plan.target).width // self.plan.block
+        first = {Field.TRANSFORMS: 1} | _parts(self.channel_blocks, wanted, 1)
+        second = {Field.MULTIPLIES: 1} | _parts(self.filter_blocks, wanted, panel)
+        return [
+            Step(first, self.blocks * first[Field.PARTS], 0, cost.transforms),
+            Step(second, self.blocks * second[Field.PARTS], self.m_bytes, cost.products),
+        ]
+
+    def context(self, step: Step, buffers: tuple[int, int, int], sizes: Sequence[int]) -> Context:
+        """``buffers``: of x, of the filters, and of what two steps share."""
+        plan, block = self.plan, self.plan.block
+        pads = plan.call.attr("pads")
+        _, channels, height, width = self.x
+        functions = plan.pixel_tiles(*self.out[2:])
+        addresses = np.array([0 if f is None else f.address for f in functions], np.int64)
+        numbers = np.array([*sizes, 0], np.int64)
+        fields = {
+            Field.CHANNELS: channels,
+            Field.CHANNEL_BLOCKS: self.channel_blocks,
+            Field.X_IMAGE: self.channel_blocks * height * width * block,
+            Field.X_BLOCK: height * width * block,
+            Field.X_LINE: width * block,
+            Field.HEIGHT: height,
+            Field.WIDTH: width,
+            Field.PAD_Y: pads[0],
+            Field.PAD_X: pads[1],
+            Field.OUT_HEIGHT: self.out[2],
+            Field.OUT_WIDTH: self.out[3],
+            Field.FILTER_BLOCKS: self.filter_blocks,
+            Field.TILE_ROWS: self.tile_rows,
+            Field.TILE_COLUMNS: self.tile_columns,
+            Field.ROWS: self.rows,
+            Field.COLUMNS: self.columns,
+            Field.BLOCK_ROWS: self.block_rows,
+            Field.BLOCK_COLUMNS: self.block_columns,
+            Field.V_TILE: self.v_tile,
+            Field.V_PRODUCT: self.v_product,
+            Field.M_TILE: self.m_tile,
+            Field.M_PRODUCT: self.m_product,
+            Field.V_BUFFER: buffers[2],
+            Field.V_BLOCK: self.v_bytes // 4,
+            Field.PIXEL_TILES: addresses.ctypes.data,
+            Field.SIZES: numbers.ctypes.data,
+        }
+        table = np.zeros(len(Head) + len(Field), np.int64)
+        table[[Head.A_BUFFER, Head.B_BUFFER]] = buffers[1], buffers[0]
+        fields |= step.fields
+        table[list(fields)] = list(fields.values())
+        return Context(table, (addresses, numbers, *(f for f in functions if f is not None)))
+
+
+def _parts(total: int, wanted: int, unit: int) -> dict[Field, int]:
+    """Blocks in a point, whole ``unit``s, and points for all of them."""
+    size = -(-total // (wanted * unit)) * unit
+    return {Field.PART: size, Field.PARTS: -(-total // size)}
+
+
+def _even(total: int, most: int) -> int:
+    """What ``total`` comes to in equal parts of at most ``most``."""
+    return -(-total // -(-total // most))
+
+
+def _odd_lines(elements: int) -> int:
+    """As many, in an odd number of cache lines: what lies a power of two apart shares few places of a cache."""
+    lines = -(-elements // LINE)
+    return (lines + 1 - lines % 2) * LINE
