@@ -14,7 +14,9 @@ from omniop.backends.cpu.team.words import MAX_THREADS, WORDS
 _PAGE = 4096
 """Workers' scratch memory begins at one: no two write to one line, and each is where its worker is."""
 _GOODBYE = 5.0
-"""Seconds that the process's end waits for a worker."""
+"""Seconds that the process's end waits for a worker ..."""
+_FORK = 0.05
+"""... and that a fork waits."""
 
 
 class WorkerMemory(NamedTuple):
@@ -38,18 +40,19 @@ class Team:
         self._most = MAX_THREADS if available() else 1
         self._memory = WorkerMemory(0, 0)
 
+    @property
+    def at_work(self) -> bool:
+        """Whether there are workers."""
+        return bool(self._workers)
+
     def gather(self, threads: int) -> int:
         """How many threads, at most ``threads``, can run a program: the caller and that many workers less one."""
         if threads <= len(self._workers) + 1:
             return threads
         with self._lock:
             while len(self._workers) + 1 < min(threads, self._most):
-                worker = threading.Thread(
-                    target=functions()["worker"],
-                    args=(self.control, len(self._workers) + 1),
-                    name=f"omniop-{len(self._workers) + 1}",
-                    daemon=True,
-                )
+                number = len(self._workers) + 1
+                worker = threading.Thread(target=self._work, args=(number,), name=f"omniop-{number}", daemon=True)
                 try:
                     worker.start()
                 except RuntimeError:  # the system has no more threads, or the process is ending
@@ -57,6 +60,9 @@ class Team:
                     break
                 self._workers.append(worker)
             return min(threads, len(self._workers) + 1)
+
+    def _work(self, number: int) -> None:
+        functions()["worker"](self.control, number)
 
     def memory(self, nbytes: int) -> WorkerMemory:
         """Scratch memory for every worker, of at least ``nbytes`` each. Raises MemoryError."""
@@ -69,14 +75,14 @@ class Team:
             self._memory = WorkerMemory(-(-buffer.address // _PAGE) * _PAGE, stride, buffer)
             return self._memory
 
-    def dismiss(self) -> None:
-        """End the workers: no code may be freed under them. Programs run on their own threads from here on."""
+    def dismiss(self, seconds: float) -> None:
+        """End the workers, and wait so long for each. Programs run on their own threads from here on."""
         with self._lock:
             self._most = 1
             if self._workers:
                 functions()["stop"](self.control)
             for worker in self._workers:
-                worker.join(_GOODBYE)
+                worker.join(seconds)
 
 
 _team = Team()
@@ -87,16 +93,25 @@ def team() -> Team:
     return _team
 
 
-def _forget() -> None:
-    """A forked child has the team's memory and none of its threads."""
+def _renew() -> Team:
+    """Another team for those who come; gives the one that was there."""
     global _team
-    _team = Team()
+    before, _team = _team, Team()
+    return before
 
 
 @atexit.register
-def _dismiss() -> None:
-    _team.dismiss()
+def _end() -> None:
+    """No code may be freed under a worker."""
+    _team.dismiss(_GOODBYE)
+
+
+def _before_fork() -> None:
+    """A process should have one thread when it forks; there will be workers again when they are wanted."""
+    if _team.at_work:
+        _renew().dismiss(_FORK)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    # a child has the memory of a team whose threads it does not have
+    os.register_at_fork(before=_before_fork, after_in_child=_renew)
