@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -303,20 +303,21 @@ class KernelSpec:
 
 
 class KernelTable:
-    """The tuned kernels of one backend, by op."""
+    """The tuned kernels of one backend, by op. ``declared`` gives the first ones, when they are first asked for."""
 
-    def __init__(self) -> None:
-        self._specs: dict[str, list[KernelSpec]] = {}
+    def __init__(self, declared: Callable[[], Iterable[KernelSpec]] = tuple) -> None:
+        self._declared = declared
+
+    @cached_property
+    def _specs(self) -> dict[str, list[KernelSpec]]:
+        specs: dict[str, list[KernelSpec]] = {}
+        for spec in self._declared():
+            _add(specs, spec)
+        return specs
 
     def add(self, spec: KernelSpec) -> None:
         """Raises ValueError when the op has a kernel of this name, naming both sources."""
-        specs = self._specs.setdefault(spec.op, [])
-        for other in specs:
-            if other.name == spec.name:
-                raise ValueError(
-                    f"kernel {spec.name!r} for {spec.op} is declared twice: {other.source} and {spec.source}"
-                )
-        specs.append(spec)
+        _add(self._specs, spec)
 
     def remove(self, op: str, name: str) -> None:
         """Take a kernel out again."""
@@ -344,3 +345,11 @@ class KernelTable:
             return make
 
         return register
+
+
+def _add(table: dict[str, list[KernelSpec]], spec: KernelSpec) -> None:
+    specs = table.setdefault(spec.op, [])
+    for other in specs:
+        if other.name == spec.name:
+            raise ValueError(f"kernel {spec.name!r} for {spec.op} is declared twice: {other.source} and {spec.source}")
+    specs.append(spec)

@@ -23,8 +23,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import platformdirs
-
 _LOG = logging.getLogger(__name__)
 
 _MAGIC = b"omniopcc"
@@ -43,7 +41,11 @@ def cache_root() -> Path | None:
     if os.environ.get("OMNIOP_CACHE", "1").strip().lower() in ("0", "off", "no", "false"):
         return None
     configured = os.environ.get("OMNIOP_CACHE_DIR")
-    return Path(configured) if configured else Path(platformdirs.user_cache_dir("omniop", appauthor=False))
+    if configured:
+        return Path(configured)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("omniop", appauthor=False))
 
 
 def cache_key(*parts: str | bytes) -> str:

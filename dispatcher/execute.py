@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omniop.backends.base import Buffer, Device
-from omniop.dispatcher import host_ml, host_random, host_strings  # noqa: F401 - their ops enter the tables
 from omniop.dispatcher.build import allocate
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value
-from omniop.dispatcher.host_ops import HOST_FORMS, HOST_OPS, by_reference
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.program import RunReport, stages_of
 from omniop.dispatcher.result import Binding, ReadKey
@@ -106,6 +104,8 @@ class GraphRunner:
 
     def _host_step(self, position: int, env: Env, report: RunReport) -> int:
         """Run host ops from ``position`` on; gives the position of the first node that is none."""
+        from omniop.dispatcher.host_table import HOST_FORMS, HOST_OPS, by_reference  # most models have none
+
         nodes = self.graph.nodes
         first = position
         while position < len(nodes):

@@ -24,7 +24,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from omniop import backends, dispatcher, opset
@@ -32,6 +31,7 @@ from omniop.backends.base import Device, Runnable
 from omniop.backends.compile_cache import CompileCache, cache_key
 from omniop.dispatcher.build import Built, make_ready
 from omniop.dispatcher.execute import GraphRunner, Options
+from omniop.opset import dtype as dtypes
 
 _LOG = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ class PlanStore:
     def _array(self, place: _Place) -> np.ndarray:
         if place.file not in self._files:
             self._files[place.file] = np.memmap(place.file, np.uint8, "r")
-        dtype = np.dtype(getattr(ml_dtypes, place.dtype, None) or place.dtype)
+        dtype = dtypes.of_name(place.dtype).numpy
         nbytes = int(np.prod(place.shape, dtype=np.int64)) * dtype.itemsize
         raw = self._files[place.file][place.offset : place.offset + nbytes]
         return raw.view(np.ndarray).view(dtype).reshape(place.shape)

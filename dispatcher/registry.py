@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
 import numpy as np
@@ -111,6 +110,8 @@ class Registry:
             reasons = "; ".join(p.reason for p in loaded.problems)
             if reasons and (name == backend or not loaded.devices):
                 raise DeviceError(f"device {name!r} is not available: {reasons}; available: {self._known()}")
+        from difflib import get_close_matches
+
         known = [d.name for d in self.devices()]
         close = get_close_matches(name.lower(), [*known, *self.names()], 1, cutoff=0.7)
         meant = f"; did you mean {close[0]!r}?" if close else ""

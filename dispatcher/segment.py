@@ -16,7 +16,7 @@ import onnx
 from omniop.backends.base import Device
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, NodeInfo, Value
-from omniop.dispatcher.host_ops import HOST_OPS
+from omniop.dispatcher.host_table import HOST_OPS
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.placement import Placement
 from omniop.dispatcher.result import ReadKey

@@ -47,11 +47,14 @@ class DType:
     @cached_property
     def numpy(self) -> np.dtype:
         """The numpy (or ml_dtypes) dtype of host arrays."""
-        import ml_dtypes
         import numpy
 
         if self.kind == "s":
             return numpy.dtype(object)
+        if hasattr(numpy, self.name):
+            return numpy.dtype(self.name)
+        import ml_dtypes  # few models need it
+
         return numpy.dtype(getattr(ml_dtypes, self.name, None) or self.name)
 
     def __repr__(self) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from omniop.backends.base import Backend, Device, KernelTable
-from omniop.backends.cpu import jit, packed
-from omniop.backends.cpu.blocked.specs import specs
+from omniop.backends.base import Backend, Device, KernelSpec, KernelTable
+from omniop.backends.cpu import jit
 from omniop.backends.cpu.device import CpuDevice
 
 
@@ -14,15 +13,21 @@ class CpuBackend(Backend):
     name = "cpu"
 
     def __init__(self) -> None:
-        self.kernels = KernelTable()
+        self.kernels = KernelTable(_specs)
         self._devices: list[Device] = []
 
     def devices(self) -> list[Device]:
         if not self._devices:
-            for spec in (*specs(jit.host_target()), packed.spec(jit.host_target())):
-                self.kernels.add(spec)
             self._devices.append(CpuDevice(self.kernels))
         return list(self._devices)
+
+
+def _specs() -> list[KernelSpec]:
+    from omniop.backends.cpu import packed  # a plan from the disk needs no kernel's declaration
+    from omniop.backends.cpu.blocked.specs import specs
+
+    target = jit.host_target()
+    return [*specs(target), packed.spec(target)]
 
 
 BACKEND = CpuBackend()

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from threadpoolctl import ThreadpoolController
-
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
@@ -51,4 +49,6 @@ _limit = _Limit()
 @cache
 def _libraries() -> list[Any]:
     """Looking for what is loaded takes longer than a small model."""
+    from threadpoolctl import ThreadpoolController  # few models need it
+
     return [x for x in ThreadpoolController().lib_controllers if x.user_api == "blas"]

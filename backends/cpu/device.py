@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -22,8 +23,7 @@ from omniop.backends.base import (
     Runnable,
     Sequenced,
 )
-from omniop.backends.cpu import calls, jit, kept
-from omniop.backends.cpu.calls import PRIMS, PlannedCall
+from omniop.backends.cpu import jit, kept
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.sequence import sequence
@@ -32,6 +32,9 @@ from omniop.opset import dtype as dtypes
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Call, Kernel, Work
+
+if TYPE_CHECKING:
+    from omniop.backends.cpu.calls import PlannedCall
 
 _COMPUTE = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) | {dtypes.FLOAT32, dtypes.FLOAT64}
 
@@ -73,15 +76,19 @@ class CpuDevice(Device):
     # Work -------------------------------------------------------------------------------------------------------------
 
     def accepts(self, op: OpContext) -> Answer:
+        from omniop.backends.cpu import calls  # here and below: a plan from the disk needs none of them
+
         return calls.accepts(op)
 
     def accepts_epilogue(self, prim: str) -> bool:
         if prim.startswith("kernel:"):
             return self.kernels.named(prim.removeprefix("kernel:")).epilogue
+        from omniop.backends.cpu.calls import PRIMS
+
         return prim in PRIMS and PRIMS[prim].epilogue
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
-        plans = {w: PlannedCall(w, self.caps, self._scratch) for w in works if isinstance(w, Call) and not _is_tuned(w)}
+        plans = self._planned([w for w in works if isinstance(w, Call) and not _is_tuned(w)])
         kernels = [w for w in works if isinstance(w, Kernel)]
         kernels += [k for plan in plans.values() for k in plan.kernels]
         built = dict(zip(kernels, build_kernels(kernels), strict=True))
@@ -94,6 +101,13 @@ class CpuDevice(Device):
             else:
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables
+
+    def _planned(self, works: Sequence[Call]) -> dict[Call, PlannedCall]:
+        if not works:
+            return {}
+        from omniop.backends.cpu.calls import PlannedCall
+
+        return {work: PlannedCall(work, self.caps, self._scratch) for work in works}
 
     @property
     def threads(self) -> int:
@@ -131,5 +145,5 @@ def _processor() -> tuple[str, str]:
                 found.setdefault(key.strip(), value.strip())
     except OSError:
         pass
-    model = platform.processor() or platform.machine()
-    return found.get("vendor_id", platform.system()), found.get("model name", model)
+    model = found.get("model name") or platform.processor() or platform.machine()  # these two may run a program
+    return found.get("vendor_id") or platform.system(), model

@@ -30,6 +30,7 @@ from omniop.opset import expr, poly
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel
 
+_ENTRY = "kernel"
 _HEAD, _END_OF_HEAD = b"{", b"\n"
 # The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
 # Addresses are printed as loops want them: strength reduction only trades addressing modes for registers, slowly.
@@ -259,9 +260,9 @@ class _Engine:
             made = {key: found for key in keys if (found := self._kernels.get(key)) is not None}
             new = {key: kernel for key, kernel in zip(keys, kernels, strict=True) if key not in made}
             entries = {key: self._entry(kernel, target, key) for key, kernel in new.items()}
-            linked = self._linked({(key, _symbol(key)): code for key, (_, code) in entries.items()}, new)
+            linked = self._linked({(key, _symbol(key, _ENTRY)): code for key, (_, code) in entries.items()}, new)
             for key, (printed, _) in entries.items():
-                made[key] = self._kernels[key] = CompiledKernel(printed, linked[key, _symbol(key)])
+                made[key] = self._kernels[key] = CompiledKernel(printed, linked[key, _symbol(key, _ENTRY)])
         return [made[key] for key in keys]
 
     def _entry(self, kernel: Kernel, target: Target, key: str) -> tuple[Printed, bytes]:
@@ -285,19 +286,20 @@ class _Engine:
     ) -> dict[str, MachineCode]:
         source = _source(str(sys.modules[printer.__module__].__file__))
         key = cache_key(*self._key_parts, *wanted, repr(target), repr(parameters), source)
+        symbols = {name: _symbol(key, name) for name in wanted}
         with self._lock:
             try:
                 code = self._cache.get(key)
                 if code is None:
                     module = Module(target)
                     printer(module, *parameters)
-                    code = self._object(str(module))
+                    code = self._object(str(module), symbols)
                     self._cache.put(key, code)
-                library = self._link([code], wanted)
+                library = self._link([code], symbols.values())
             except (RuntimeError, OSError) as error:
                 raise _refused(", ".join(wanted), error) from error
-            made = {name: MachineCode(key, name, library, arguments) for name, arguments in wanted.items()}
-            self._code.update({(key, name): code for name, code in made.items()})
+            made = {name: MachineCode(key, symbols[name], library, arguments) for name, arguments in wanted.items()}
+            self._code.update({(key, code.symbol): code for code in made.values()})
         return made
 
     def objects(self, keys: Sequence[str]) -> list[bytes] | None:
@@ -315,24 +317,18 @@ class _Engine:
     def _linked(
         self, files: Mapping[_Name, bytes], kernels: Mapping[str, Kernel] | None = None
     ) -> dict[_Name, MachineCode]:
-        """Functions of object files: all kernels at once, which takes a third of the time; one by one where that fails,
-        to tell which of them does."""
-        kernels = kernels or {}
-        together = [name for name in files if name[1] == _symbol(name[0])]
-        made: dict[_Name, MachineCode] = {}
-        for names in [together, *([name] for name in files if name not in together)]:
-            if not names:
-                continue
-            try:
-                library = self._link([files[name] for name in names], [symbol for _, symbol in names])
-            except (RuntimeError, OSError) as error:
-                if len(names) == 1:
-                    ((key, symbol),) = names
-                    raise _refused(_text(kernels[key]) if key in kernels else symbol, error) from error
-                for name in names:
-                    made |= self._linked({name: files[name]}, kernels)
-            else:
-                made.update((name, MachineCode(*name, library)) for name in names)
+        """Functions of object files: linked all at once, which takes a third of the time, and freed all at once, when
+        the last one goes; one by one where that fails, to tell which of them does."""
+        if not files:
+            return {}
+        try:
+            library = self._link({key: file for (key, _), file in files.items()}.values(), [s for _, s in files])
+        except (RuntimeError, OSError) as error:
+            if len(files) == 1:
+                ((key, symbol),) = files
+                raise _refused(_text(kernels[key]) if kernels else symbol, error) from error
+            return {name: self._linked({name: file}, kernels)[name] for name, file in files.items()}
+        made = {name: MachineCode(*name, library) for name in files}
         self._code.update(made)
         return made
 
@@ -351,19 +347,26 @@ class _Engine:
         from omniop.backends.codegen import llvm_kernel  # kernels that come from the cache need no printer
 
         module = Module(target)
-        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _symbol(key))
-        return json.dumps(asdict(printed)).encode() + _END_OF_HEAD + self._object(str(module))
+        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
+        code = self._object(str(module), {_ENTRY: _symbol(key, _ENTRY)})
+        return json.dumps(asdict(printed)).encode() + _END_OF_HEAD + code
 
-    def _object(self, text: str) -> bytes:
+    def _object(self, text: str, symbols: Mapping[str, str]) -> bytes:
+        """An object file with the functions of a module that ``symbols`` names, under what it calls them."""
         with llvm.parse_assembly(text) as parsed:
+            for function in parsed.functions:
+                if function.name in symbols:
+                    function.name = symbols[function.name]
+                elif not function.is_declaration:
+                    function.linkage = llvm.Linkage.internal
             parsed.verify()
             code: bytes = self._machine.emit_object(parsed)
         return code
 
 
-def _symbol(key: str) -> str:
-    """A kernel's name in its object file."""
-    return f"kernel_{key[:32]}"
+def _symbol(key: str, name: str) -> str:
+    """A function's name in its object file, unlike that of any other's."""
+    return f"{name}_{key[:32]}"
 
 
 def _text(kernel: Kernel) -> str:

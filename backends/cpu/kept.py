@@ -27,6 +27,10 @@ class Keepable:
     """A runnable that may be pickled: it holds no address but in `recording.Context` and
     `jit.MachineCode`."""
 
+    def on_disk(self) -> Keepable:
+        """What is pickled in its place."""
+        return self
+
 
 class Later(Generic[T]):
     """A value; one from the disk is read when it is first asked for."""
@@ -86,7 +90,7 @@ class _Shelf:
         if not isinstance(run, Keepable):
             return None
         try:
-            return self.dumps(run)
+            return self.dumps(run.on_disk())
         except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
             _LOG.info("%s is not kept: %s", type(run).__name__, error)
             return None

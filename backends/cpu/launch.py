@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from omniop.backends.array_eval import KernelEvaluator
 from omniop.backends.base import Runnable
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
-from omniop.backends.reference.numpy_ops import NUMPY
 from omniop.opset.kernel import Kernel
 
 OPERATION = 0.4
@@ -32,6 +30,9 @@ class EvaluatedLaunch:
     """A kernel run by numpy, operation by operation."""
 
     def __init__(self, kernel: Kernel) -> None:
+        from omniop.backends.array_eval import KernelEvaluator  # few kernels need it
+        from omniop.backends.reference.numpy_ops import NUMPY
+
         self._evaluate = KernelEvaluator(kernel, NUMPY)
         self._dtypes = [p.dtype for p in kernel.params]
 

@@ -6,10 +6,11 @@ import ctypes
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 from omniop.backends.base import LaunchError
-from omniop.backends.cpu.kept import Keepable
+from omniop.backends.cpu.kept import Keepable, Later
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.recording import Recording, tasks_of
 from omniop.backends.cpu.team.code import functions
@@ -34,6 +35,11 @@ class RecordedWork(Keepable, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}}
+
+    def on_disk(self) -> Keepable:
+        bare = copy(self)
+        bare._recordings = {}
+        return _Remembered(self._recordings, Later.of(bare))
 
     def recording(self, sizes: tuple[int, ...]) -> Recording | None:
         """The launch for these sizes; None when it has to be called."""
@@ -63,6 +69,24 @@ class RecordedWork(Keepable, ABC):
     def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
         """Runs the launch for sizes that have no recording."""
         raise NotImplementedError
+
+
+class _Remembered(RecordedWork):
+    """Work from the disk: its recordings alone. What makes them is read when other sizes are met."""
+
+    def __init__(self, recordings: dict[tuple[int, ...], Recording | None], work: Later[RecordedWork]) -> None:
+        super().__init__()
+        self._recordings = recordings
+        self._work = work
+
+    def on_disk(self) -> Keepable:
+        return self
+
+    def record(self, sizes: tuple[int, ...]) -> Recording | None:
+        return self._work().recording(sizes)
+
+    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
+        self._work().call(buffers, sizes)
 
 
 class Recorded(NamedTuple):

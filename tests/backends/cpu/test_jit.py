@@ -120,7 +120,9 @@ def test_a_kernel_that_llvm_refuses(engine: jit._Engine, monkeypatch: pytest.Mon
 def test_a_broken_object_is_told_by_its_kernel(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects are linked together; the one that cannot be is found."""
     whole = jit._Engine._object
-    monkeypatch.setattr(jit._Engine, "_object", lambda self, text: b"?" if "401C0000" in text else whole(self, text))
+    monkeypatch.setattr(
+        jit._Engine, "_object", lambda self, text, symbols: b"?" if "401C0000" in text else whole(self, text, symbols)
+    )
     with pytest.raises(DeviceError, match=r"kernel \(0\[i0\] \* 7.0\)"):
         engine.compiled([scaled(6.0), scaled(7.0), scaled(8.0)], jit.host_target())
 
