@@ -17,10 +17,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import mmap
 import os
 import stat
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
@@ -78,11 +80,13 @@ class CompileCache:
         entry = self._entry(key)
         if entry is None:
             return None
-        payload = _read_verified(entry, key)
-        if payload is not None:
-            with contextlib.suppress(OSError):
-                os.utime(entry)  # the file's time orders the eviction
-        return payload
+        payload = _verified(entry, key, Path.read_bytes)
+        return None if payload is None else bytes(payload)
+
+    def mapped(self, key: str) -> memoryview | None:
+        """As `get`, for large payloads: the file's own pages, which all processes share. It begins at a page."""
+        entry = self._entry(key)
+        return None if entry is None else _verified(entry, key, _map)
 
     def path(self, key: str) -> Path | None:
         """A file that begins with the payload stored under ``key`` (the footer follows), checked just now, or None.
@@ -91,18 +95,18 @@ class CompileCache:
         """
         return None if self.get(key) is None else self._entry(key)
 
-    def put(self, key: str, payload: bytes) -> None:
-        """Stores ``payload`` under ``key``; the last of several writers wins."""
+    def put(self, key: str, *payload: bytes | memoryview) -> None:
+        """Stores ``payload``, whose parts follow each other, under ``key``; the last of several writers wins."""
         entry = self._entry(key)
         if entry is None or not self._writable:
             return
         try:
-            _write_renamed(entry, payload + _footer(key, payload))
+            _write_renamed(entry, *payload, _footer(key, *payload))
         except OSError as error:
             self._writable = False
             _LOG.warning("the compile cache %s cannot be written to (%s); going on without", self.directory, error)
             return
-        self._sweep_if_due(len(payload))
+        self._sweep_if_due(sum(map(len, payload)))
 
     def _entry(self, key: str) -> Path | None:
         directory = self._open()
@@ -153,17 +157,23 @@ class CompileCache:
                 os.unlink(name)
 
 
-def _footer(key: str, payload: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + b"\0" + payload).digest() + _MAGIC
+def _footer(key: str, *payload: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(key.encode() + b"\0")
+    for part in payload:
+        digest.update(part)
+    return digest.digest() + _MAGIC
 
 
-def _read_verified(entry: Path, key: str) -> bytes | None:
+def _verified(entry: Path, key: str, read: Callable[[Path], bytes | mmap.mmap]) -> memoryview | None:
+    """The payload of an entry that is whole. The file's time orders the eviction."""
     try:
-        data = entry.read_bytes()
-    except OSError:
+        data = memoryview(read(entry))
+    except (OSError, ValueError):  # ValueError: an empty file, to be mapped
         return None
     payload = data[:-_FOOTER_BYTES]
     if data[-_FOOTER_BYTES:] == _footer(key, payload):
+        with contextlib.suppress(OSError):
+            os.utime(entry)
         return payload
     _LOG.info("the compile cache entry %s is damaged; it will be built again", entry)
     with contextlib.suppress(OSError):
@@ -171,11 +181,16 @@ def _read_verified(entry: Path, key: str) -> bytes | None:
     return None
 
 
-def _write_renamed(entry: Path, data: bytes) -> None:
+def _map(entry: Path) -> mmap.mmap:
+    with entry.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _write_renamed(entry: Path, *parts: bytes | memoryview) -> None:
     descriptor, temporary = tempfile.mkstemp(suffix=_TEMPORARY_SUFFIX, dir=entry.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, entry)

@@ -19,7 +19,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,16 @@ Stamp = tuple[str, int, int, int]
 """A file as it was: path, inode, size, time of its last change in nanoseconds."""
 
 
+_MODEL, _ENTRY = "", "/"
+"""Instead of a path: the model itself, and the entry, which begins with arrays and ends with an `_Entry`."""
+_LENGTH = 8
+"""Bytes of the length of the latter, at the very end."""
+_ALIGNMENT = 64
+
+
 @dataclass(frozen=True)
 class _Place:
-    """Where an array lies: ``file`` is a path, or "" for the model itself."""
+    """Where an array lies: ``file`` is a path, `_MODEL` or `_ENTRY`."""
 
     file: str
     offset: int
@@ -60,7 +67,7 @@ class _Entry:
 
     files: tuple[Stamp, ...]
     plan: bytes
-    arrays: list[_Place | np.ndarray]
+    arrays: list[_Place]
     works: list[tuple[int, bytes]]
     """Of launches: the number of the device, and the work, pickled."""
     runs: dict[int, bytes]
@@ -81,7 +88,7 @@ class PlanStore:
         self._path = path
         # Read, not mapped: whoever writes the model anew while it is loaded would pull a mapping away from under it.
         model = self._model()
-        self._files: dict[str, np.ndarray] = {"": np.frombuffer(model, np.uint8)}
+        self._files: dict[str, np.ndarray] = {_MODEL: np.frombuffer(model, np.uint8)}
         self._digest = hashlib.sha256(model).digest()
         self._key = cache_key(self._digest, *_environment(), *map(str, _choices(options)))
         self._folder = os.path.realpath(os.path.dirname(path)) if path else ""
@@ -99,14 +106,16 @@ class PlanStore:
         return self._source if isinstance(self._source, bytes) else Path(self._source).read_bytes()
 
     def _load(self) -> GraphRunner | None:
-        payload = self._cache.get(self._key)
+        payload = self._cache.mapped(self._key)
         if payload is None:
             return None
         try:
-            entry: _Entry = pickle.loads(payload)
+            length = int.from_bytes(payload[-_LENGTH:], "little")
+            entry: _Entry = pickle.loads(payload[-_LENGTH - length : -_LENGTH])
+            self._files[_ENTRY] = np.frombuffer(payload, np.uint8)
             if any(_stamp(stamp[0]) != stamp for stamp in entry.files) or entry.folder not in ("", self._folder):
                 return None
-            arrays = [self._array(a) if isinstance(a, _Place) else a for a in entry.arrays]
+            arrays = [self._array(place) for place in entry.arrays]
             built = self._built(entry)
             runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays, built).load()
             for template in (t for r in _runners(runner) for made in r.templates.values() for t in made):
@@ -140,19 +149,20 @@ class PlanStore:
             return
         if hashlib.sha256(model).digest() != self._digest:
             return  # another model has taken the file's place
-        places = [self._place(array, model) for array in pickler.arrays]
-        if sum(p.nbytes for p in places if isinstance(p, np.ndarray)) > MAX_PLAN_BYTES:
+        own: list[memoryview] = []
+        places = [self._place(array, model, own) for array in pickler.arrays]
+        if sum(map(len, own)) > MAX_PLAN_BYTES:
             return
-        files += [_stamp(p.file) for p in places if isinstance(p, _Place) and p.file]
+        files += [_stamp(p.file) for p in places if p.file not in (_MODEL, _ENTRY)]
         files += [_stamp(file) for file in runner.model.files]  # small arrays of theirs are in the plan itself
         stamps = tuple(dict.fromkeys(s for s in files if s is not None))
         if None in files:
             return
         folder = self._folder if runner.model.files else ""
         works, runs = self._kept(pickler.built)
-        payload = pickle.dumps(_Entry(stamps, sink.getvalue(), places, works, runs, folder), 5)
-        if len(payload) <= MAX_PLAN_BYTES:
-            self._cache.put(self._key, payload)
+        entry = pickle.dumps(_Entry(stamps, sink.getvalue(), places, works, runs, folder), 5)
+        if len(entry) <= MAX_PLAN_BYTES:
+            self._cache.put(self._key, *own, entry, len(entry).to_bytes(_LENGTH, "little"))
 
     # Works ------------------------------------------------------------------------------------------------------------
 
@@ -179,19 +189,23 @@ class PlanStore:
 
     # Arrays -----------------------------------------------------------------------------------------------------------
 
-    def _place(self, array: np.ndarray, model: bytes) -> _Place | np.ndarray:
-        """Where the array lies in a file that stays where it is; the array itself when it does nowhere. Any place of
-        the model with the right content is as good as another."""
+    def _place(self, array: np.ndarray, model: bytes, own: list[memoryview]) -> _Place:
+        """Where the array lies in a file that stays where it is; one that does nowhere joins ``own``, the arrays of the
+        entry. Any place of the model with the right content is as good as another."""
         root: Any = array
-        while root is not None and not isinstance(root, np.memmap):
-            root = getattr(root, "base", None)
-        if root is not None and array.flags.c_contiguous:
+        while isinstance(root.base, np.ndarray) and not isinstance(root, np.memmap):
+            root = root.base
+        place = partial(_Place, dtype=array.dtype.name, shape=array.shape)
+        if isinstance(root, np.memmap) and array.flags.c_contiguous:
             while isinstance(root.base, np.memmap):
                 root = root.base
-            offset = array.ctypes.data - root.ctypes.data
-            return _Place(os.fspath(root.filename), offset, array.dtype.name, array.shape)
-        offset = model.find(np.ascontiguousarray(array).tobytes())
-        return array if offset < 0 else _Place("", offset, array.dtype.name, array.shape)
+            return place(os.fspath(root.filename), array.ctypes.data - root.ctypes.data)
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        if isinstance(root.base, bytes | memoryview) and (offset := model.find(content)) >= 0:
+            return place(_MODEL, offset)
+        offset = sum(map(len, own))
+        own += [content, memoryview(bytes(-len(content) % _ALIGNMENT))]
+        return place(_ENTRY, offset)
 
     def _array(self, place: _Place) -> np.ndarray:
         if place.file not in self._files:
@@ -262,9 +276,19 @@ def _choices(options: Options) -> Iterator[object]:
 def _environment() -> tuple[str, ...]:
     """omniop's sources, and what else decides how a plan is written."""
     versions = f"{sys.implementation.cache_tag} {platform.machine()} numpy {np.__version__}"
-    rooms = [Path(path) for room in (opset, backends, dispatcher) for path in room.__path__]
-    files = sorted(path for room in rooms for path in room.rglob("*.py"))
-    return versions, repr([_stamp(str(path)) for path in files])
+    files = sorted(
+        stamp for room in (opset, backends, dispatcher) for path in room.__path__ for stamp in _sources(path)
+    )
+    return versions, repr(files)
+
+
+def _sources(folder: str) -> Iterator[Stamp]:
+    with os.scandir(folder) as listing:
+        for found in listing:
+            if found.name.endswith(".py"):
+                yield _stamp_of(found.path, found.stat())
+            elif found.is_dir() and found.name != "__pycache__":
+                yield from _sources(found.path)
 
 
 def _foreign_sources(runner: GraphRunner, options: Options) -> list[Stamp | None] | None:
@@ -286,4 +310,8 @@ def _stamp(file: str) -> Stamp | None:
         status = os.stat(file)
     except OSError:
         return None
+    return _stamp_of(file, status)
+
+
+def _stamp_of(file: str, status: os.stat_result) -> Stamp:
     return file, status.st_ino, status.st_size, status.st_mtime_ns

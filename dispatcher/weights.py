@@ -15,7 +15,7 @@ import numpy as np
 
 from omniop.backends.base import Buffer, Device
 from omniop.dispatcher.build import Built
-from omniop.opset.dtype import DType
+from omniop.opset.dtype import UINT8, DType
 
 
 @dataclass(eq=False)
@@ -35,8 +35,10 @@ class Constant:
     def __getstate__(self) -> tuple[object, ...]:
         content = self.array
         if content is None and self.recipe is None:
-            content = np.empty(self.nbytes, np.uint8)
-            self.device.d2h(content, self.buffer)
+            content = self.device.lend(self.buffer, (self.nbytes,), UINT8)
+            if content is None:
+                content = np.empty(self.nbytes, np.uint8)
+                self.device.d2h(content, self.buffer)
         return self.device, self.nbytes, self.dtype, self.recipe, content, self.array is not None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -72,6 +74,8 @@ class Weights:
         self._arrays: dict[int, np.ndarray] = {}
         self._uploaded: dict[tuple[Device, object], Constant] = {}
         self._derived: dict[tuple[Device, object], list[Constant]] = {}
+        self._adopted: list[Constant] = []
+        """Derived ones from the disk, whose keys nobody has asked for."""
 
     def key(self, array: np.ndarray) -> object:
         """Content for small arrays, identity for large ones (which are then kept alive)."""
@@ -96,12 +100,19 @@ class Weights:
                 key = (constant.device, (self.key(constant.array), constant.dtype))
                 self._uploaded.setdefault(key, constant)
             elif constant.recipe is not None:
-                sources = [self.key(s.array) for s in constant.recipe.sources if s.array is not None]
-                self._derived.setdefault((constant.device, (constant.recipe.built.work, *sources)), [constant])
+                self._adopted.append(constant)
+
+    def _take_in(self) -> None:
+        for constant in self._adopted:
+            assert constant.recipe is not None
+            sources = [self.key(s.array) for s in constant.recipe.sources if s.array is not None]
+            self._derived.setdefault((constant.device, (constant.recipe.built.work, *sources)), [constant])
+        self._adopted.clear()
 
     def holds(self, device: Device, key: object) -> bool:
         """Whether `derived` has nothing left to compute."""
         with self._lock:
+            self._take_in()
             return (device, key) in self._derived
 
     def derived(
@@ -115,6 +126,7 @@ class Weights:
         """Constants of ``outputs`` (elements, dtype), computed the first time. ``quick``: it takes no longer than
         reading them would, and they are made of arrays."""
         with self._lock:
+            self._take_in()
             if (device, key) not in self._derived:
                 buffers = [device.alloc(elements * dtype.itemsize) for elements, dtype in outputs]
                 how = recipe()

@@ -40,6 +40,28 @@ def test_the_last_writer_wins_and_empty_payloads_are_payloads() -> None:
     assert len(entries(cache)) == 1
 
 
+def test_parts_follow_each_other_and_can_be_mapped() -> None:
+    cache = CompileCache("kind")
+    assert cache.mapped("key") is None
+    cache.put("key", b"first ", memoryview(b"second"))
+    assert cache.get("key") == b"first second"
+    mapped = cache.mapped("key")
+    assert mapped is not None
+    cache.put("key", b"another")
+    (entry,) = entries(cache)
+    entry.unlink()
+    assert mapped == b"first second"
+
+
+@pytest.mark.parametrize("size", [0, 10, 100])
+def test_a_damaged_entry_is_not_mapped(size: int) -> None:
+    cache = CompileCache("kind")
+    cache.put("key", b"payload" * 100)
+    (entry,) = entries(cache)
+    entry.write_bytes(entry.read_bytes()[:size])
+    assert cache.mapped("key") is None
+
+
 def test_path_is_a_file_that_begins_with_the_payload() -> None:
     cache = CompileCache("kind")
     assert cache.path("key") is None
