@@ -36,7 +36,10 @@ def products(op: Op) -> Found:
                 continue
             for a in op.dtypes("T1"):
                 for dtype in op.dtypes("T3"):
-                    if dtype == "float32":
+                    if dtype == "float16":
+                        scales = uniform(dtype, (), 0.02, 0.1), uniform(dtype, (), 0.02, 0.1)
+                        yield op(whole(a, *lead, 5), whole(b, 5, 4), *scales, outputs=(dtype,), tag=f"{a}_{b}")
+                    else:
                         x = whole(a, *lead, 5), whole(b, 5, 4), scale(0.1)
                         yield op(*x, columns[0], zero(a, 100), columns[1], normal("float32", 4), tag=f"{a}_{b}")
                         yield op(*x, scale(0.2), outputs=("float32",), tag=f"{a}_{b}")
@@ -129,6 +132,10 @@ def quantize(op: Op) -> Found:
             else:
                 point = zero(dtype, 0, *sized) if dtype == "int32" else uniform(dtype, sized, 0, 3)
                 yield op(uniform(dtype, shape, 0, 7), factors, point, tag=dtype, **named)
+    for dtype in ("int8", "uint8"):
+        factor = uniform("float16", (), 0.05, 0.3)
+        x = normal("float16", 3, 5) if op.name == "QuantizeLinear" else whole(dtype, 3, 5)
+        yield op(x, factor, zero(dtype, 3), tag=f"{dtype}_float16")
 
 
 @samples("MatMulNBits", _MS)
@@ -167,6 +174,8 @@ def q_attention(op: Op) -> Found:
     for causal in (0, 1):
         yield op(*common, *scales, None, *points, num_heads=2, unidirectional=causal)
         yield op(*common, *scales, mask, *points, num_heads=2, unidirectional=causal)
+    signed = common[0], whole("int8", 8, 24), common[2]
+    yield op(*signed, *scales, None, points[0], zero("int8", 5), num_heads=2, tag="int8")
     past = normal("float32", 2, 2, 2, 3, 4)
     yield op(*common, *scales, None, *points, past, num_heads=2, outputs=("float32", "float32"))
 
@@ -183,6 +192,7 @@ def q_lstm(op: Op) -> Found:
             yield op(x, w, r, bias, None, None, None, None, *ends, **common)
             state = normal("float32", count, 2, 5), normal("float32", count, 2, 5)
             yield op(x, w, r, bias, None, *state, None, *ends, **common)
+            yield op(x, w, r, bias, np.array([4, 4], np.int32), *state, None, *ends, tag="lengths", **common)
 
 
 @samples("QEmbedLayerNormalization", _MS)

@@ -48,8 +48,9 @@ def scaled_product(
     if a_scale.rank > 1 or not (a_scale.rank == 0 or p.dims_equal(a_scale.shape[0], 1)):
         raise ModelError(f"{node.label}: the scale of A is of shape {list(a_scale.shape)}, and one number is needed")
     total = matmul_integer(node, a, b, a_zero, b_zero)
-    result = p.elementwise(lambda e, s, t: expr.cast(e, FLOAT32) * (expr.cast(s, FLOAT32) * t), total, a_scale, b_scale)
-    return p.cast(result if bias is None else p.add(result, bias), a_scale.dtype)
+    dtype, (a_scale, b_scale) = a_scale.dtype, (p.cast(s, FLOAT32) for s in (a_scale, b_scale))
+    result = p.elementwise(lambda e, s, t: expr.cast(e, FLOAT32) * (s * t), total, a_scale, b_scale)
+    return p.cast(result if bias is None else p.add(result, p.cast(bias, FLOAT32)), dtype)
 
 
 @lowering("MatMulIntegerToFloat", domain=DOMAIN)
