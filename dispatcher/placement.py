@@ -251,6 +251,7 @@ class Placement:
             key = (kernel.prim, operand)
             (made,) = record(kernel, [(wanted.shape(operand.shape), operand.dtype)], key)
             self.device_of[made.definition] = device
+            self.layouts.relayouts.add(made.definition)  # like one, it is quicker done again than read from the disk
             call.operands = (*call.operands[:k], made, *call.operands[k + 1 :])
         self.layouts.apply(call, spec.input_layout, spec.output_layout, device)
 
