@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
@@ -325,6 +325,9 @@ class KernelTable:
 
     def of(self, op: str) -> tuple[KernelSpec, ...]:
         return tuple(self._specs.get(op, ()))
+
+    def __iter__(self) -> Iterator[KernelSpec]:
+        return (spec for specs in self._specs.values() for spec in specs)
 
     def named(self, name: str) -> KernelSpec:
         """Raises KeyError."""

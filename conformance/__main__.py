@@ -70,7 +70,8 @@ def main(
 ) -> None:
     """Run ONNX's conformance cases and our own on a device.
 
-    Levels: L0 asks for memory and each operation of the kernels at its edges, L1 for every operator.
+    Levels: L0 asks for memory and each operation of the kernels at its edges, L1 for every operator, L2 for each tuned
+    kernel beside the lowering that it stands for.
 
     Exit status: 0 nothing went wrong (what is unsupported, and what was expected to fail, did not); 1 a case failed,
     crashed or hung, passed against expectation, an expectation is stale, the device is not there, or fewer than

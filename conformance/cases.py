@@ -3,7 +3,7 @@
 ONNX's are of five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
 ``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). Ours of
 operators are ``edge`` (`omniop.conformance.edge`) and ``own`` (`omniop.conformance.own`); ``memory`` and ``prim`` ask a
-device itself (`omniop.conformance.prim`).
+device itself (`omniop.conformance.prim`), ``tuned`` for its tuned kernels (`omniop.conformance.tuned`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ ONNX = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
 LEVELS: Mapping[str, tuple[str, ...]] = {
     "L0": ("memory", "prim"),
     "L1": (*ONNX, "edge", "own"),
+    "L2": ("tuned",),
 }
 """What is asked of a device, from the bottom up, by the kinds of cases that ask it. L0: its memory, and every operation
-of its kernels, at their edges. L1: every operator."""
+of its kernels, at their edges. L1: every operator. L2: its tuned kernels, beside its lowerings."""
 
 KINDS = tuple(kind for kinds in LEVELS.values() for kind in kinds)
 """Every kind of case, in the order in which they are listed."""
@@ -192,6 +193,13 @@ def _list(kind: str) -> Iterable[Case]:
 
         found = (check for check in table.catalogue().values() if check.kind == kind)
         yield from (PrimCase(check.name, kind, check.key, check.dtypes) for check in found)
+        return
+    if kind == "tuned":
+        from omniop.conformance.tuned import case as tuned
+        from omniop.conformance.tuned.sized import sized
+
+        yield from (tuned.SizedCase(name, kind, one.op, (one.dtype,)) for name, one in sized().items())
+        yield from tuned.samples()
         return
     archive = str(case_archive())
     for name, (op, dtypes) in read_index(archive)[kind].items():

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from omniop.conformance.record import Report
-from omniop.conformance.table import DTYPES, by_kind, worst_ulps
+from omniop.conformance.table import DTYPES, by_kind, tuned_kernels, worst_ulps
 from omniop.conformance.verdict import STATUSES, Result
 
 
@@ -20,6 +20,7 @@ def markdown_text(report: Report) -> str:
         _section("Wrong", report.wrong),
         _section("Expected to fail", [r for r in report.results if r.verdict.status == "xfail"]),
         _reasons([r for r in report.results if r.verdict.status in ("unsupported", "unavailable")]),
+        _kernels(report),
         _accuracy(report),
         _host(report),
     ]
@@ -46,6 +47,14 @@ def _reasons(results: Iterable[Result]) -> str:
         groups[_line(result.verdict.reason)].append(f"`{result.name}`")
     lines = [f"- {reason}: {', '.join(names)}" for reason, names in sorted(groups.items())]
     return "\n".join(["## Unsupported\n", *lines]) if lines else ""
+
+
+def _kernels(report: Report) -> str:
+    found = tuned_kernels(report)
+    head = ("kernel", "cases", "wrong", "worst error, units in the last place of the largest")
+    lines = [f"| {' | '.join(head)} |", "| --- | ---: | ---: | ---: |"]
+    lines += [f"| {name} | {r.cases or '**none**'} | {r.wrong} | {r.ulp:g} |" for name, r in found.items()]
+    return "\n".join(["## Tuned kernels beside their lowerings\n", *lines]) if found else ""
 
 
 def _accuracy(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from omniop.conformance.pool import CONTEXT
 from omniop.opset.errors import DeviceError
@@ -15,8 +16,15 @@ class Unavailable(Exception):
     """The device is not there, or does not work; the message says why."""
 
 
-def probe(device: str) -> dict[str, str]:
-    """The device's full name and its fingerprint. Raises Unavailable."""
+class Known(NamedTuple):
+    """A device that is there: its full name and its fingerprint, and the tuned kernels of its table."""
+
+    fingerprint: dict[str, str]
+    kernels: tuple[str, ...] = ()
+
+
+def probe(device: str) -> Known:
+    """What is known of a device. Raises Unavailable."""
     ours, theirs = CONTEXT.Pipe()
     process = CONTEXT.Process(target=_answer, args=(theirs, device), daemon=True)
     process.start()
@@ -37,8 +45,9 @@ def probe(device: str) -> dict[str, str]:
     return found
 
 
-def here(device: str) -> dict[str, str]:
+def here(device: str) -> Known:
     """The same, asked in this process."""
+    from omniop.conformance.tuned.twins import tuned_kernels
     from omniop.dispatcher.registry import registry
 
     try:
@@ -47,7 +56,7 @@ def here(device: str) -> dict[str, str]:
         raise Unavailable(str(error)) from None
     known = found.fingerprint
     kept = {"vendor": known.vendor, "hardware": known.name, "arch": known.arch, "driver": known.driver}
-    return {"name": found.name, **kept}
+    return Known({"name": found.name, **kept}, tuple(tuned_kernels(found)))
 
 
 def _answer(pipe: Connection, device: str) -> None:

@@ -24,7 +24,8 @@ class Report:
     """One run: on what, how, and every result in the order in which cases are listed.
 
     ``device``: name, vendor, arch, driver; empty for an oracle. ``settings``: the options that chose and judged the
-    cases. ``stale``: expectations that name no case. ``seconds``: wall time.
+    cases. ``stale``: expectations that name no case. ``seconds``: wall time. ``kernels``: the tuned kernels in the
+    device's table, which level L2 has to reach.
     """
 
     target: str
@@ -35,6 +36,7 @@ class Report:
     stale: tuple[str, ...] = ()
     seconds: float = 0.0
     when: str = ""
+    kernels: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Counter[str]:
@@ -56,6 +58,7 @@ class Report:
             "seconds": self.seconds,
             "counts": dict(self.counts),
             "stale": list(self.stale),
+            "kernels": list(self.kernels),
             "cases": [result.to_json() for result in self.results],
         }
 
@@ -74,7 +77,8 @@ class Report:
                 raise ValueError(f"its format is {record['format']}, this suite reads {FORMAT}")
             results = tuple(Result.from_json(case) for case in record["cases"])
             rest = {name: record[name] for name in ("target", "device", "settings", "versions", "seconds", "when")}
-            return cls(results=results, stale=tuple(record["stale"]), **rest)
+            kernels = tuple(record.get("kernels", ()))
+            return cls(results=results, stale=tuple(record["stale"]), kernels=kernels, **rest)
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a report of this suite: {error}") from None
 

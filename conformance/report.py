@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from omniop.conformance.diff import diff
 from omniop.conformance.record import Report
-from omniop.conformance.table import ONNXS_OWN, by_kind, worst_ulps
+from omniop.conformance.table import ONNXS_OWN, Reached, by_kind, tuned_kernels, worst_ulps
 from omniop.conformance.verdict import STATUSES, Result
 
 _STYLES = {
@@ -69,6 +69,10 @@ def summarise(report: Report, reasons: int = 20) -> None:
     if ulps:
         name, (ulp, limit) = max(ulps.items(), key=lambda item: item[1][0] / item[1][1])
         console.print(f"functions: the nearest to its limit is {name}, {ulp:.2f} of {limit:g} ulp", style="dim")
+    if kernels := tuned_kernels(report):
+        console.print(_kernels_table(kernels))
+    for name in (name for name, reached in kernels.items() if not reached.cases):
+        console.print(f"[yellow]reached by no case:[/] {escape(name)}")
     for line in report.stale:
         console.print(f"[red]stale:[/] {escape(line)}")
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -124,6 +128,16 @@ def _kinds_table(report: Report) -> Table:
         seconds = sum(result.verdict.cpu_seconds for result in found)
         cells = [str(counts[status]) for status in statuses]
         table.add_row(kind, *cells, str(len(found)), f"{seconds:.1f}", end_section=kind == ONNXS_OWN)
+    return table
+
+
+def _kernels_table(kernels: Mapping[str, Reached]) -> Table:
+    table = Table(title="tuned kernels beside their lowerings", title_justify="left")
+    for title in ("kernel", "cases", "wrong", "worst ulp of the largest"):
+        table.add_column(title, justify="left" if title == "kernel" else "right", overflow="fold")
+    for name, reached in kernels.items():
+        wrong = f"[red]{reached.wrong}[/]" if reached.wrong else "0"
+        table.add_row(escape(name), str(reached.cases), wrong, f"{reached.ulp:g}")
     return table
 
 

@@ -12,7 +12,7 @@ from omniop.conformance.cases import KINDS, Case, load_cases, sample_cases, shar
 from omniop.conformance.engines import Fallback, omniop_engine
 from omniop.conformance.expectations import Expectations
 from omniop.conformance.oracles import ENGINES
-from omniop.conformance.probe import Unavailable, here, probe
+from omniop.conformance.probe import Known, Unavailable, here, probe
 from omniop.conformance.record import Report, installed_versions, now
 from omniop.conformance.runner import result_of, run_cases
 from omniop.conformance.verdict import Result, Verdict
@@ -91,32 +91,33 @@ def run_suite(settings: Settings, show: Show) -> Report:
     expected = Expectations.load(settings.expect)
     stale = expected.stale({case.name for case in load_cases()})
     start = time.perf_counter()
-    device, results = _device_and_results(settings, cases)
-    judged = (expected.apply(result, device.get("name", settings.target)) for result in results)
+    known, results = _device_and_results(settings, cases)
+    judged = (expected.apply(result, known.fingerprint.get("name", settings.target)) for result in results)
     collected = in_order(show(judged, len(cases), settings.target))
     seconds = round(time.perf_counter() - start, 1)
     return Report(
         settings.target,
         tuple(collected),
-        device,
+        known.fingerprint,
         settings.to_json(),
         installed_versions(),
         tuple(stale),
         seconds,
         now(),
+        known.kernels,
     )
 
 
-def _device_and_results(settings: Settings, cases: Sequence[Case]) -> tuple[dict[str, str], Iterator[Result]]:
+def _device_and_results(settings: Settings, cases: Sequence[Case]) -> tuple[Known, Iterator[Result]]:
     if settings.oracle:
-        return {}, run_cases(cases, ENGINES[settings.oracle], settings.jobs, settings.timeout)
+        return Known({}), run_cases(cases, ENGINES[settings.oracle], settings.jobs, settings.timeout)
     engine = omniop_engine(settings.device, settings.fallback, fold=settings.fold, strict=settings.strict)
     try:
-        device = probe(settings.device) if settings.jobs else here(settings.device)
+        known = probe(settings.device) if settings.jobs else here(settings.device)
     except Unavailable as error:
         verdict = Verdict("unavailable", str(error))
-        return {}, (result_of(case, verdict) for case in cases)
-    return device, run_cases(cases, engine, settings.jobs, settings.timeout)
+        return Known({}), (result_of(case, verdict) for case in cases)
+    return known, run_cases(cases, engine, settings.jobs, settings.timeout)
 
 
 def in_order(results: Sequence[Result]) -> list[Result]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from omniop.conformance.cases import KINDS, ONNX
+from omniop.conformance.record import Report
 from omniop.conformance.tolerance import ulp_limit
 from omniop.conformance.verdict import Result
 from omniop.opset import dtype as dtypes
@@ -56,6 +58,29 @@ def worst_ulps(results: Iterable[Result]) -> Mapping[str, Mapping[str, tuple[flo
             function, dtype = result.op.rpartition("::")[2], result.dtypes[0]
             found[function][dtype] = result.verdict.error.ulp, ulp_limit(function, dtypes.of_name(dtype))
     return found
+
+
+class Reached(NamedTuple):
+    """A tuned kernel: in how many cases of level L2 it ran, how many of those did not pass, and its worst error in
+    units in the last place of an output's largest value."""
+
+    cases: int = 0
+    wrong: int = 0
+    ulp: float = 0.0
+
+
+def tuned_kernels(report: Report) -> Mapping[str, Reached]:
+    """By name: those in the device's table, reached or not, and the prims that it took whole; nothing where no case
+    was about tuned kernels."""
+    about = [result for result in report.results if result.kind == "tuned"]
+    found = {name: Reached() for name in report.kernels} if about else {}
+    for result in about:
+        ulp = result.verdict.error.ulp if result.verdict.error else 0.0
+        wrong = result.verdict.status != "pass"
+        for name in result.verdict.facts.tuned:
+            old = found.get(name, Reached())
+            found[name] = Reached(old.cases + 1, old.wrong + wrong, max(old.ulp, ulp))
+    return dict(sorted(found.items()))
 
 
 def columns(cells: Cells) -> list[str]:

@@ -26,7 +26,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _full_name(device: str) -> str:
-    return here(device)["name"]
+    return here(device).fingerprint["name"]
 
 
 @functools.lru_cache(maxsize=1)

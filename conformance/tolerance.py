@@ -53,9 +53,9 @@ class Ulps:
             return same, told
         dtype = np.dtype(np.float32) if self.coarse and expected.dtype == np.float64 else expected.dtype
         finite = size[np.isfinite(size)]
-        allowed = self.ulp * _unit(size, dtype)
+        allowed = self.ulp * unit(size, dtype)
         if self.scale and finite.size:
-            allowed = np.maximum(allowed, self.scale * _unit(finite.max(), dtype))
+            allowed = np.maximum(allowed, self.scale * unit(finite.max(), dtype))
         tiny = float(limits_of(expected.dtype).tiny)
         return same | (distance <= np.maximum(allowed, tiny)), told
 
@@ -73,7 +73,7 @@ def _apart(actual: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.nda
     return distance, np.abs(other), same
 
 
-def _unit(size: Any, dtype: np.dtype[Any]) -> Any:
+def unit(size: Any, dtype: np.dtype[Any]) -> Any:
     """One unit in the last place at each size."""
     limits = limits_of(dtype)
     with np.errstate(all="ignore"):

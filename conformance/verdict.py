@@ -38,11 +38,13 @@ class Facts:
     """How a case ran, as far as the engine tells.
 
     ``host``: operators that ran on the host by nature. ``fallbacks``: tensor operators that left the device, and why.
+    ``tuned``: the tuned kernels that were reached, where the case is about them.
     """
 
     nodes: tuple[Node, ...] = ()
     host: tuple[str, ...] = ()
     fallbacks: tuple[str, ...] = ()
+    tuned: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -91,6 +93,7 @@ class Result:
             tuple(Node(**node) for node in record.get("nodes", ())),
             tuple(record.get("host", ())),
             tuple(record.get("fallbacks", ())),
+            tuple(record.get("tuned", ())),
         )
         error = Error(**record["error"]) if "error" in record else None
         if record["status"] not in STATUSES:

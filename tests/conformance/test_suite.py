@@ -255,7 +255,7 @@ def test_a_device_that_is_not_there_is_unavailable(jobs: int) -> None:
 
 
 def test_a_device_is_asked_in_a_process_of_its_own() -> None:
-    found = probe("reference")
+    found = probe("reference").fingerprint
     assert (found["name"], found["vendor"], found["hardware"]) == ("reference", "numpy", "reference")
     with pytest.raises(Unavailable, match="abacus"):
         probe("abacus")
