@@ -267,6 +267,7 @@ def _runners(runner: GraphRunner) -> Iterator[GraphRunner]:
 def _choices(options: Options) -> Iterator[object]:
     """Devices in order, with all that placement looks at, and the session's options."""
     for device in options.devices:
+        yield device.threads  # work is cut up for so many
         yield device.name, device.fingerprint, device.caps.max_buffers, device.caps.loops, device.caps.atomics
         yield sorted(d.name for d in device.caps.storage), sorted(d.name for d in device.caps.compute)
     yield sorted((k, sorted(v)) for k, v in options.exclude.items())

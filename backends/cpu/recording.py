@@ -12,7 +12,7 @@ import numpy as np
 from omniop.backends.cpu.jit import MachineCode
 from omniop.backends.cpu.team.cpus import default_threads
 
-TASK = 15_000.0
+TASK = 8_000.0
 """Nanoseconds of work that are worth another thread's help ..."""
 TASKS_PER_THREAD = 4
 """... and tasks for each thread, where there is more work: one that falls behind leaves the rest to the others."""
@@ -116,7 +116,7 @@ def shares(units: int, most: int, times: int = 1) -> int:
     shares: what is few pieces for a thread (`default_threads`) is cut further. ``times``: how often all this is there.
     """
     threads, fewest = default_threads(), -(-units // most)
-    if threads == 1 or fewest * times >= threads * TASKS_PER_THREAD:
+    if threads == 1 or fewest * times > 2 * threads * TASKS_PER_THREAD:
         return fewest
     choices = range(fewest, min(units, max(2 * fewest, -(-threads // times))) + 1)
     return min(choices, key=lambda n: _longest(units * times, -(-units // n), threads))

@@ -18,6 +18,7 @@ from omniop.backends.cpu import fused, jit
 from omniop.backends.cpu.blocked.grid import Frame, Grid, in_two_dims, parts, table
 from omniop.backends.cpu.blocked.stores import tile_store
 from omniop.backends.cpu.products import SPEED
+from omniop.backends.cpu.recording import shares
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset.kernel import Call
 from omniop.opset.layout import Layout
@@ -26,8 +27,6 @@ IMAGE_BYTES = 192 << 10
 """Of the image, that a task reads for each panel anew: they stay in the second cache."""
 MAX_FRAME = 512 << 10
 """Bytes of a frame, in whole lines, beyond which it holds parts of lines."""
-FEW_TASKS = 8
-"""Tasks below which panels are shared out as well."""
 MAX_LINES = 4
 """Lines of a tile."""
 
@@ -101,7 +100,10 @@ class _Sizes:
         rows = height
         while rows > self.lines and self._image_bytes(rows, width) > IMAGE_BYTES:
             rows -= 1
-        return max(self.lines, rows // self.lines * self.lines), min(width, self.out[3])
+        tiles, most = -(-height // self.lines), max(1, rows // self.lines)
+        if self.framed:
+            most = -(-tiles // shares(tiles, most, self.x[0] * -(-self.out[3] // width)))
+        return most * self.lines, min(width, self.out[3])
 
     def _image_bytes(self, rows: int, width: int) -> int:
         return 4 * self.all_planes * self.unit * prod(self._seen(rows, width))
@@ -130,7 +132,7 @@ class _Sizes:
         of_block: dict[tuple[int, int], tuple[int, int]] = {}
         tasks: list[dict[int, int]] = []
         blocks = list(product(range(self.x[0]), parts(self.out[2], self.rows), parts(self.out[3], self.row)))
-        shares = 1 if self.framed else min(len(panels), -(-FEW_TASKS // len(blocks)))
+        pieces = 1 if self.framed else shares(len(panels), len(panels), len(blocks))
         for image, (y, rows), (pixel, columns) in blocks:
             if (rows, columns) not in of_block:
                 first = len(tiles)
@@ -138,7 +140,7 @@ class _Sizes:
                 of_block[rows, columns] = first, len(tiles) - first
             task = self._place(image, y, rows, pixel, columns)
             task |= dict(zip((TaskWord.TILE, TaskWord.TILE_COUNT), of_block[rows, columns], strict=True))
-            for start, count in parts(len(panels), -(-len(panels) // shares)):
+            for start, count in parts(len(panels), -(-len(panels) // pieces)):
                 tasks.append({**task, TaskWord.PANEL: start, TaskWord.PANEL_COUNT: count})
         step = self.geometry.strides[1] * self.unit
         functions = [[self.conv.function(Tile(*shape, k, step), flat) for shape in shapes] for k in kinds]

@@ -140,7 +140,7 @@ def test_tasks_are_enough_for_all_threads_and_no_smaller_than_worth_it(monkeypat
 
 @pytest.mark.parametrize(
     ("threads", "units", "most", "times", "pieces"),
-    [(1, 16, 5, 1, 4), (2, 16, 6, 1, 4), (2, 9, 3, 1, 5), (2, 9, 3, 3, 3), (16, 16, 5, 1, 16), (64, 7, 7, 4, 7)],
+    [(1, 16, 5, 1, 4), (2, 16, 6, 1, 4), (2, 9, 3, 1, 5), (2, 9, 3, 6, 3), (16, 16, 5, 1, 16), (64, 7, 7, 4, 7)],
 )
 def test_threads_have_equal_shares(
     threads: int, units: int, most: int, times: int, pieces: int, monkeypatch: pytest.MonkeyPatch
