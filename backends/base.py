@@ -144,6 +144,20 @@ Sequenced = Callable[[Sequence[Buffer]], None]
 """Runs launches on a table of buffers. Raises LaunchError."""
 
 
+@dataclass(frozen=True)
+class HostArray:
+    """A row-major array of the host that a sequence reads or writes as the buffer at ``entry`` of its table; None for
+    one that it does not look at."""
+
+    entry: int | None
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
+Direct = Callable[[Sequence[Any]], "list[np.ndarray] | None"]
+"""Runs a sequence on arrays; gives fresh ones. None when one is not as described: nothing has been done then."""
+
+
 class Device(ABC):
     """One piece of hardware. All methods may be called from several threads.
 
@@ -226,6 +240,13 @@ class Device(ABC):
         sees fit. What comes out must not depend on it.
         """
         return partial(_one_by_one, launches)
+
+    def direct(
+        self, run: Sequenced, table: Sequence[Buffer], feeds: Sequence[HostArray], outputs: Sequence[HostArray]
+    ) -> Direct | None:
+        """A sequence of this device for one table, with arrays in place of some of its buffers; one call of it runs at
+        a time. None, the default: it has to be given buffers."""
+        return None
 
 
 def _one_by_one(launches: Sequence[Launched], table: Sequence[Buffer]) -> None:

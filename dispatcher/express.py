@@ -6,18 +6,19 @@ passed once are not made again, but for elements that the plan depends on: they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
-from omniop.backends.base import Device
+from omniop.backends.base import Device, HostArray, LaunchError
 from omniop.dispatcher.execute import take_fault
 from omniop.dispatcher.graph import Graph, Labels, Value
-from omniop.dispatcher.program import RunReport
+from omniop.dispatcher.program import Launches, RunReport
 from omniop.dispatcher.result import Binding, DeviceResult
-from omniop.dispatcher.template import Template
+from omniop.dispatcher.template import MAX_CONTEXTS, RunContext, Template
 from omniop.opset.dtype import DType
 from omniop.opset.errors import OmniopError
 
@@ -39,7 +40,7 @@ class _Output:
 class Express:
     """One signature's run."""
 
-    def __init__(self, template: Template, binding: Binding, graph: Graph, labels: Labels) -> None:
+    def __init__(self, template: Template, binding: Binding, graph: Graph, labels: Labels, kind: Signature) -> None:
         self.template = template
         self.binding = binding
         self.labels = labels
@@ -55,6 +56,55 @@ class Express:
         found = [(v, made[v]) for v in graph.outputs]
         self.outputs = [_Output(v.name, r.entry, r.device, binding.shapes[r.shape], r.dtype) for v, r in found]
         self.bytes = [(o, max(1, int(np.prod(o.shape, dtype=np.int64)) * o.dtype.itemsize)) for o in self.outputs]
+        names: Sequence[Any] = kind[::3]
+        self._count = len(names)
+        self._take: Callable[[Mapping[str, Any]], Sequence[Any]] = (
+            itemgetter(*names) if self._count > 1 else lambda feeds: [feeds[name] for name in names]
+        )
+        self._launches = self._on_one_device()
+        entries = {name: entry for entry, name, _ in self.feeds}
+        self._fed = [HostArray(entries.get(n), d, s) for n, d, s in zip(names, kind[1::3], kind[2::3], strict=True)]  # type: ignore[arg-type]
+        self._made = [HostArray(o.entry, o.dtype.numpy, o.shape) for o in self.outputs]
+
+    def _on_one_device(self) -> Launches | None:
+        """What the run is, where it is nothing but launches on one device."""
+        (stage, *more) = self.binding.stages or [None]
+        if more or not isinstance(stage, Launches) or self.elements or self.statics or not self.feeds:
+            return None
+        names = [name for _, name, _ in self.feeds]
+        devices = {device for *_, device in self.feeds} | {o.device for o in self.outputs}
+        return stage if devices == {stage.device} and len(set(names)) == len(names) else None
+
+    def direct(self, feeds: Mapping[str, Any]) -> list[np.ndarray] | None:
+        """The graph's outputs, with the least work in Python; None when the feeds are others than this is for, or the
+        device does not run so. Feeds are checked by the device."""
+        if self._launches is None or len(feeds) != self._count:
+            return None
+        try:
+            arrays = self._take(feeds)
+            template = self.template
+            contexts = template.contexts
+            context = contexts.pop() if contexts else None  # one step each: no other thread gets the same one
+            if context is None or context.direct_of is not self:
+                context = self._prepared(context, self._launches)
+            outputs = context.direct(arrays) if context.direct is not None else None
+        except (KeyError, IndexError, OmniopError, LaunchError, MemoryError):
+            return None  # the long way tells what is the matter
+        fault = take_fault(template, context, self.labels) if template.error_devices and outputs is not None else None
+        if len(contexts) < MAX_CONTEXTS:
+            contexts.append(context)
+        if fault is not None:
+            raise fault
+        return outputs
+
+    def _prepared(self, context: RunContext | None, launches: Launches) -> RunContext:
+        context = self.template.fitted(context, self.binding, self.labels)
+        assert context.table is not None
+        context.direct = launches.device.direct(launches.run, context.table, self._fed, self._made)
+        context.direct_of = self
+        if context.direct is None:
+            self._launches = None
+        return context
 
     def __call__(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         """The outputs; None when elements differ, or a device has not the memory: the long way tells what then is."""
@@ -103,8 +153,10 @@ def signature(feeds: Mapping[str, Any]) -> Signature | None:
     return tuple(found)
 
 
-def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str, Value]) -> Express | None:
-    """The short way of runs like the one reported; None when there is none."""
+def express(
+    report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str, Value], kind: Signature
+) -> Express | None:
+    """The short way of runs like the one reported, of feeds of this kind; None when there is none."""
     if len(report.segments) != 1:
         return None
     template, binding = report.segments[0]
@@ -122,4 +174,4 @@ def express(report: RunReport, graph: Graph, labels: Labels, inputs: Mapping[str
     keys |= {s.key for s in template.symbols} | {s.key for s in template.statics}
     if not all(isinstance(key, Value) and inputs.get(key.name) is key for key in keys):
         return None
-    return Express(template, binding, graph, labels)
+    return Express(template, binding, graph, labels, kind)

@@ -46,7 +46,7 @@ def stages_of(
     stages: list[Stage] = []
     for device, group in groupby(ops, lambda op: op.device if isinstance(op, Launch) else None):
         if device is not None:
-            stages.append(_Launches(device, [op for op in group if isinstance(op, Launch)], numbers, labels, threads))
+            stages.append(Launches(device, [op for op in group if isinstance(op, Launch)], numbers, labels, threads))
             continue
         for op in group:
             if isinstance(op, Transfer):
@@ -56,7 +56,7 @@ def stages_of(
     return stages
 
 
-class _Launches:
+class Launches:
     def __init__(
         self, device: Device, launches: Sequence[Launch], numbers: Sequence[int], labels: Labels, threads: int | None
     ) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from omniop.backends.base import Buffer, Device
+from omniop.backends.base import Buffer, Device, Direct
 from omniop.dispatcher.binding import SizeFunction
 from omniop.dispatcher.build import Built, allocate
 from omniop.dispatcher.decision import Decision
@@ -102,6 +102,9 @@ class RunContext:
     errors: list[Buffer]
     table: list[Buffer] | None = None
     """A run's buffer table with what is the same in all runs of this context: slots, constants, error words."""
+    direct: Direct | None = None
+    """A run on this table for feeds like those of the last one, whose binding is ``direct_of``."""
+    direct_of: object = None
 
 
 @dataclass
@@ -188,6 +191,10 @@ class Template:
         """A context of the free list, or a new one, with slots large enough. Raises DeviceError naming the node."""
         with self.lock:
             context = self.contexts.pop() if self.contexts else None
+        return self.fitted(context, binding, labels)
+
+    def fitted(self, context: RunContext | None, binding: Binding, labels: Labels) -> RunContext:
+        """As `lease`, for a context that was taken from the free list already."""
         if context is None:
             errors = [device.alloc(4) for _, device in self.error_devices]
             for (_, device), word in zip(self.error_devices, errors, strict=True):
@@ -198,7 +205,7 @@ class Template:
                 context.slots[k] = None
                 context.slots[k] = allocate(slot, nbytes, partial(self._owner, k, binding, labels))
                 context.capacity[k] = nbytes
-                context.table = None
+                context.table = context.direct = context.direct_of = None
         if context.table is None:
             context.table = self._table(context)
         return context

@@ -16,7 +16,9 @@ from omniop.backends.base import (
     Buffer,
     Caps,
     Device,
+    Direct,
     Fingerprint,
+    HostArray,
     KernelTable,
     Launched,
     OpContext,
@@ -24,8 +26,10 @@ from omniop.backends.base import (
     Sequenced,
 )
 from omniop.backends.cpu import jit, kept
+from omniop.backends.cpu.direct import direct
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
+from omniop.backends.cpu.program import Program
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
 from omniop.opset import dtype as dtypes
@@ -121,6 +125,11 @@ class CpuDevice(Device):
 
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         return sequence(launches, threads)
+
+    def direct(
+        self, run: Sequenced, table: Sequence[Buffer], feeds: Sequence[HostArray], outputs: Sequence[HostArray]
+    ) -> Direct | None:
+        return direct(run, table, feeds, outputs) if isinstance(run, Program) else None
 
 
 def _is_tuned(call: Call) -> bool:

@@ -58,11 +58,11 @@ class MachineCode:
         self.symbol = symbol
         self.address: int = library[symbol]
         self._library = library
-        self._function = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(self.address)
+        self.function: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_int64, *arguments)(self.address)
+        """Gives what the code does, where it gives an int64."""
 
     def __call__(self, *arguments: Any) -> int:
-        """Gives what the function does, where it gives an int64."""
-        return int(self._function(*arguments))
+        return self.function(*arguments)
 
 
 class CompiledKernel:

@@ -128,28 +128,36 @@ class Program:
         self._keeps = [x.recording for x in launches]
         self._records = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
         self._places = (ctypes.c_int64 * max(1, len(places)))(*places)
-        self._entries = entries
-        self._head = (ctypes.addressof(self._records), count, ctypes.addressof(self._places))
+        self.entries = entries
+        self.head = (ctypes.addressof(self._records), count, ctypes.addressof(self._places))
         self._call = struct.Struct(f"={CallWord.C_ADDRESSES + len(entries) + (self._workspace > 0)}q").pack
-        self._run = functions()["program"]
+        self._run = functions()["program"].function
 
     def __call__(self, table: Sequence[HostBuffer]) -> None:
-        addresses = [table[k].address for k in self._entries]
-        own = 0
-        if self._workspace:
-            addresses.append(self._hold("workspace", self._workspace, self._neediest[1]))
-        if self._scratch:
-            own = self._hold("scratch", self._scratch, self._neediest[0])
+        addresses = [table[k].address for k in self.entries]
+        self._run(self._call(*self.head, *self.memory(), *addresses, *self.workspace()))
+
+    @property
+    def self_contained(self) -> bool:
+        """Whether `memory` and `workspace` are the same for all calls."""
+        return not self._scratch and not self._workspace and self._threads == 1
+
+    def memory(self) -> tuple[int, ...]:
+        """The words of a call from `CallWord.C_OWN` on: what this thread and the workers work in."""
+        own = self._hold("scratch", self._scratch, self._neediest[0]) if self._scratch else 0
         if self._threads == 1:
-            self._run(self._call(*self._head, own, 0, 1, 0, 0, *addresses))
-            return
+            return own, 0, 1, 0, 0
         helpers = team()
         threads = helpers.gather(self._threads)
         try:
             memory = helpers.memory(self._scratch)
         except MemoryError as error:
             raise LaunchError(self._neediest[0], error) from error
-        self._run(self._call(*self._head, own, helpers.control, threads, memory.address, memory.stride, *addresses))
+        return own, helpers.control, threads, memory.address, memory.stride
+
+    def workspace(self) -> tuple[int, ...]:
+        """The addresses of a call that are behind those of the table's entries."""
+        return (self._hold("workspace", self._workspace, self._neediest[1]),) if self._workspace else ()
 
     @staticmethod
     def _hold(name: str, nbytes: int, position: int) -> int:

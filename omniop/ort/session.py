@@ -135,6 +135,10 @@ class InferenceSession:
         ``input_feed``: as `omniop.Session.run`, and OrtValues. Raises FeedError, ExecutionError, PlacementError, and
         OptionError for a run option that cannot be honoured.
         """
+        if run_options is None and not (output_names or self._sizes):
+            values = self.session.direct(input_feed)
+            if values is not None:
+                return values
         if isinstance(output_names, str):
             raise FeedError(f"output_names is a list of names: [{output_names!r}]")
         if RunOptions.of(run_options).terminate:

@@ -11,11 +11,13 @@ from typing import Any
 
 from omniop.backends.codegen.llvm_ir import Module
 from omniop.backends.cpu import jit
+from omniop.backends.cpu.team.direct_text import DIRECT
 from omniop.backends.cpu.team.job_text import JOBS
 from omniop.backends.cpu.team.program_text import NOBODY, PROGRAM
-from omniop.backends.cpu.team.words import SETTINGS, CallWord, RecordWord, Word
+from omniop.backends.cpu.team.words import SETTINGS, ArrayWord, CallWord, DirectWord, NumpyByte, RecordWord, Word
 from omniop.backends.cpu.team.worker_text import WORKERS
 
+_WORDS = (Word, CallWord, RecordWord, DirectWord, ArrayWord, NumpyByte)
 _PAUSES = {"x86_64": "@llvm.x86.sse2.pause()", "aarch64": "@llvm.aarch64.isb(i32 15)"}
 """What a loop that watches does in between, by machine."""
 
@@ -30,14 +32,14 @@ def available() -> bool:
 
 @cache
 def functions() -> dict[str, jit.MachineCode]:
-    """``program(call)``, and where workers can sleep ``worker(control, number)`` and ``stop(control)``; ``control`` is
-    the address of the block of memory."""
+    """``program(call)``, ``direct(block)``, and where workers can sleep ``worker(control, number)`` and
+    ``stop(control)``; ``control`` is the address of the block of memory."""
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    wanted: dict[str, list[Any]] = {"program": [pointer]}
-    texts = [PROGRAM, NOBODY]
+    wanted: dict[str, list[Any]] = {"program": [pointer], "direct": [pointer]}
+    texts = [PROGRAM, DIRECT, NOBODY]
     if available():
         wanted |= {"worker": [pointer, number], "stop": [pointer]}
-        texts = [PROGRAM, JOBS, WORKERS]
+        texts = [PROGRAM, DIRECT, JOBS, WORKERS]
     return jit.build_module(wanted, print_team, _filled_in("\n".join(texts), platform.machine()))
 
 
@@ -48,7 +50,7 @@ def print_team(module: Module, text: str) -> None:
 def _filled_in(text: str, machine: str) -> str:
     """With words and settings in place of their names."""
     pause = _PAUSES.get(machine)
-    names: dict[str, object] = {**{w.name: int(w) for w in (*Word, *CallWord, *RecordWord)}, **SETTINGS}
+    names: dict[str, object] = {**{w.name: int(w) for kind in _WORDS for w in kind}, **SETTINGS}
     names |= {"PAUSE": f"call void {pause}" if pause else "", "FUTEX": _FUTEX.get(machine, 0)}
     declared = f"\ndeclare void {pause.replace('i32 15', 'i32')}\n" if pause else ""
     return re.sub(r"\b[A-Z_]{3,}\b", lambda found: str(names[found[0]]), text) + declared

@@ -71,6 +71,44 @@ class CallWord(IntEnum):
     """Of the run's buffers, from here on."""
 
 
+class DirectWord(IntEnum):
+    """A direct call: a program's, whose buffers are numpy's arrays."""
+
+    D_CALL = 0
+    """The program's call."""
+    D_COUNT = 1
+    """How many arrays there are."""
+    D_TYPE = 2
+    """What `numpy.ndarray` is to Python."""
+    D_ARRAYS = 3
+    """`ArrayWord` of each."""
+    D_OBJECTS = 4
+    """The arrays, as Python's objects, from here on."""
+
+
+class ArrayWord(IntEnum):
+    """An array of a direct call."""
+
+    A_TARGET = 0
+    """Where in the program's call its address belongs."""
+    A_DTYPE = 1
+    """As Python's object; 0 for an array that needs no check."""
+    A_RANK = 2
+    A_SHAPE = 3
+    A_SIZE = 4
+
+
+class NumpyByte(IntEnum):
+    """Where an array has what, in bytes: ``PyArrayObject_fields`` of numpy/ndarraytypes.h, on 64 bits."""
+
+    N_TYPE = 8
+    N_DATA = 16
+    N_RANK = 24
+    N_SHAPE = 32
+    N_DTYPE = 56
+    N_FLAGS = 64
+
+
 class RecordWord(IntEnum):
     """A record in a program."""
 
@@ -88,7 +126,11 @@ class RecordWord(IntEnum):
 MAX_BUFFERS = 72
 """Of a record: `Caps.max_buffers` and what a recording adds."""
 
+WANTED_FLAGS = 0x101
+"""NPY_ARRAY_C_CONTIGUOUS and NPY_ARRAY_ALIGNED."""
+
 SETTINGS = {
+    "N_WANTED": WANTED_FLAGS,
     "LOOK_TURNS": 64,  # from one look at the clock to the next
     "SPIN_NS": 50_000,  # from then on others may have the core
     "AWAKE_NS": 2_000_000,  # from then on a worker sleeps
