@@ -55,7 +55,17 @@ def masked_load(code: Code, pointer: str, mask: Value, other: Value) -> Value:
 
 
 def masked_store(code: Code, pointer: str, value: Value, mask: Value) -> None:
+    """Elements in a row where the mask holds.
+
+    One lane of a constant mask is stored by itself: LLVM 22 would, too, but with the width that it had before a
+    conversion to fewer bits, over what lies behind it.
+    """
     kept = _to_memory(code, code.splat(value, mask.lanes))
+    lanes = mask.text.strip("<>").split(", ") if mask.text.startswith("<") else []
+    if lanes.count("i1 true") == 1:
+        lane = lanes.index("i1 true")
+        store(code, code.element(pointer, kept.dtype, index(lane)), code.lane(kept, lane))
+        return
     name = f"llvm.masked.store.v{mask.lanes}{_suffix(value.dtype)}.p0"
     code.module.declare(name, "void", [kept.type, "ptr", "i32", mask.type])
     code.do(f"call void @{name}({kept}, ptr {pointer}, i32 {value.dtype.itemsize}, {mask})")

@@ -162,3 +162,22 @@ def test_threads_build_and_launch_at_once() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(20)))
+
+
+@pytest.mark.parametrize("columns", [17, 33, 65, 67])
+@pytest.mark.parametrize("dtype", [dtypes.INT8, dtypes.UINT16, dtypes.FLOAT16], ids=str)
+def test_the_tail_of_a_row_that_is_narrowed_writes_nothing_behind_it(dtype: DType, columns: int) -> None:
+    i, j = expr.raw_axis(0, expr.index(3)), expr.raw_axis(1, expr.index(columns))
+    place = i * columns + j
+    total = expr.reduce(
+        "add", (k := expr.raw_axis(2, expr.index(columns)),), (expr.load(0, (i * columns + k,), FLOAT32),)
+    )
+    value = expr.cast(expr.cast(expr.load(0, (place,), FLOAT32) + total * 0.0, dtypes.INT32), dtype)
+    kernel = Kernel((Param(FLOAT32), Param(dtype, written=True)), (i, j), (Store(1, place, value),))
+    (compiled,) = jit.build([kernel])
+    x = np.arange(3 * columns, dtype=np.float32) % 99
+    y = np.full(3 * columns + 64, 77, dtype.numpy)
+    buffers = np.array([x.ctypes.data, y.ctypes.data])
+    compiled(buffers.ctypes.data, 0, 0, compiled.points(0))
+    np.testing.assert_array_equal(y[: 3 * columns], x.astype(dtype.numpy))
+    assert (y[3 * columns :] == 77).all()
