@@ -168,6 +168,8 @@ class Device(ABC):
     caps: Caps
     fingerprint: Fingerprint
     kernels: KernelTable
+    precisions: frozenset[str] = frozenset()
+    """Of those that a session may ask for (`omniop.load`), in which its products are faster than in float32."""
     emulated: bool = False
     """It stands in for other hardware than it runs on: used only when asked for by its full name."""
 

@@ -30,7 +30,7 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 from benchmarks.architectures import ARCHITECTURES, models_folder, stored
-from benchmarks.engine_process import OMNIOP, OMNIOP_ORT, ONNXRUNTIME, OPENVINO, OPENVINO_F32
+from benchmarks.engine_process import OMNIOP, OMNIOP_BF16, OMNIOP_ORT, ONNXRUNTIME, OPENVINO, OPENVINO_F32
 from benchmarks.measure import Effort, Figures, Task, measure
 from benchmarks.tables import Results, chart, markdown
 from benchmarks.tiny import CHAINS, chain
@@ -164,9 +164,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer loads and rounds: rough figures.")] = False,
     out: Annotated[Path, typer.Option("--out", help="A folder for the results.")] = _OUT,
     models: Annotated[Path | None, typer.Option("--models", help="A folder for the architectures.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help='Also omniop with precision="bf16".')] = False,
 ) -> None:
     """Compare omniop with its peers on the CPU. Exits with 1 when omniop fails or is wrong."""
-    jobs = jobs_of(installed(), models or models_folder())
+    jobs = jobs_of([*installed(), OMNIOP_BF16] if bf16 else installed(), models or models_folder())
     for given, known in ((model, [j.name for j in jobs]), (group, list(dict.fromkeys(j.group for j in jobs)))):
         if unknown := set(given or ()) - set(known):
             raise SystemExit(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(known)}")

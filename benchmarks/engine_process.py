@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from omniop.dispatcher.precision import Precision
 
 Outputs = Mapping[str, np.ndarray]
 ONNXRUNTIME = "onnxruntime"
@@ -21,6 +24,8 @@ OPENVINO_F32 = "openvino-f32"
 OPENVINO = "openvino"
 OMNIOP = "cpu"
 """Its device of this name."""
+OMNIOP_BF16 = "cpu, bf16"
+"""The same, with operands of products rounded to bfloat16, as OpenVINO rounds them unasked."""
 OMNIOP_ORT = "omniop.ort"
 
 
@@ -209,14 +214,14 @@ def _openvino(precision: str | None, threads: int) -> Load:
     return load
 
 
-def _omniop(device: str, threads: int) -> Load:
+def _omniop(device: str, threads: int, precision: Precision | None = None) -> Load:
     import omniop
     from omniop.dispatcher.registry import registry
 
     registry().device(device)  # tries it out with a small kernel, so that loading a model does not
 
     def load(model: Path, feeds: dict[str, np.ndarray]) -> Ready:
-        session = omniop.load(model, device=device, threads=threads, fallback="error")
+        session = omniop.load(model, device=device, threads=threads, fallback="error", precision=precision)
         return Ready(lambda: session.run(feeds), lambda outputs: outputs)
 
     return load
@@ -227,5 +232,6 @@ ENGINES: Mapping[str, Callable[[int], Load]] = {
     OPENVINO_F32: lambda threads: _openvino("f32", threads),
     OPENVINO: lambda threads: _openvino(None, threads),
     OMNIOP_ORT: _omniop_ort,
+    OMNIOP_BF16: lambda threads: _omniop(OMNIOP, threads, "bf16"),
 }
 """By the number of threads; all but omniop's devices."""

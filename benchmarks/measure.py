@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.engine_process import OPENVINO, EngineFailed, EngineProcess, Loaded, Timing
+from benchmarks.engine_process import OMNIOP_BF16, OPENVINO, EngineFailed, EngineProcess, Loaded, Timing
 
 Feeds = Mapping[str, np.ndarray]
 
-_ROUNDED = {OPENVINO: 0.2}
-"""How far apart engines may be that compute in less than f32 of their own accord."""
+_ROUNDED = {OPENVINO: 0.2, OMNIOP_BF16: 0.2}
+"""How far apart engines may be that compute in less than f32."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from xml.sax.saxutils import escape
 
-from benchmarks.engine_process import OMNIOP, OMNIOP_ORT, ONNXRUNTIME, OPENVINO, OPENVINO_F32
+from benchmarks.engine_process import OMNIOP, OMNIOP_BF16, OMNIOP_ORT, ONNXRUNTIME, OPENVINO, OPENVINO_F32
 from benchmarks.measure import Figures
 
 LABELS = {
@@ -16,6 +16,7 @@ LABELS = {
     OPENVINO_F32: "OpenVINO f32",
     OPENVINO: "OpenVINO",
     OMNIOP: "omniop",
+    OMNIOP_BF16: "omniop bf16",
     OMNIOP_ORT: "omniop.ort",
 }
 _GROUPS = {"architectures": "Architectures", "trained": "Trained models", "calls": "A call"}

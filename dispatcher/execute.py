@@ -21,6 +21,7 @@ from omniop.dispatcher.build import allocate
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value
 from omniop.dispatcher.model import Model
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.program import RunReport, stages_of
 from omniop.dispatcher.result import Binding, ReadKey
 from omniop.dispatcher.template import RunContext, Symbol, Template
@@ -48,6 +49,7 @@ class Options:
     weights: Weights
     threads: int | None = None
     """See `Device.sequence`."""
+    precision: Precision | None = None
     templates_made: int = 0
     """In all graphs of the session."""
 
@@ -194,7 +196,9 @@ class GraphRunner:
         from omniop.dispatcher.template_builder import TemplateBuilder
 
         options = self.options
-        tracer = SegmentTracer(self.model, self.graph, position, env, reads, options.devices, options.exclude)
+        tracer = SegmentTracer(
+            self.model, self.graph, position, env, reads, options.devices, options.exclude, options.precision
+        )
         template = TemplateBuilder(tracer.run(), options.weights).build()
         tell("computing")
         made = self.templates.setdefault(key, [])

@@ -17,6 +17,7 @@ from omniop.backends.base import Device, KernelSpec, No, OpContext, TensorType
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import NodeInfo
 from omniop.dispatcher.layouts import Layouts, is_constant
+from omniop.dispatcher.precision import OPERANDS, Precision, round_operands
 from omniop.opset.complex_pairs import PART
 from omniop.opset.definitions import Definition, Repeat, Source, Structured, Tensor
 from omniop.opset.dtype import BOOL, FLOAT32, DType
@@ -52,6 +53,7 @@ class Placement:
     trace: Trace
     devices: Sequence[Device]
     exclude: Mapping[str, Collection[str]]
+    precision: Precision | None = None
     device_of: dict[Definition, Device] = field(default_factory=dict)
     replaced: dict[Tensor, Tensor] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
@@ -153,15 +155,16 @@ class Placement:
             definition, repeat = pending.pop(0)
             if not isinstance(definition, Structured):
                 continue
+            rounded = self._round_operands(definition, repeat, device)
             context = self._prim_context(definition, device)
             prim = definition.prim
             spec = None if repeat is not None else self._prim_kernel(device, definition, context, decision)
             if spec is not None:
-                routes.append(f"tuned kernel {spec.name} for {prim}")
+                routes.append(f"tuned kernel {spec.name} for {prim}{rounded}")
                 continue
             answer = device.accepts(context)
             if answer:
-                routes.append(f"{prim} taken whole")
+                routes.append(f"{prim} taken whole{rounded}")
                 continue
             assert isinstance(answer, No)
             decision.rejected.append((f"{device.name} {prim}", answer))
@@ -169,13 +172,27 @@ class Placement:
             outputs = expand(definition, device.caps.loops)
             self.replaced.update(zip(definition.outputs, outputs, strict=True))
             recorded = self.trace.definitions[first:]
-            for new in recorded:
-                self.device_of.setdefault(new, device)
-            if repeat is not None:
-                repeat.body = (*repeat.body, *recorded)
+            self._add(recorded, repeat, device)
             pending = [(new, repeat) for new in recorded] + pending
-            routes.append(f"{prim} expanded into {'loops' if device.caps.loops else 'core prims'}")
+            routes.append(f"{prim} expanded into {'loops' if device.caps.loops else 'core prims'}{rounded}")
         return ", ".join(routes) or "core prims"
+
+    def _add(self, recorded: Sequence[Definition], repeat: Repeat | None, device: Device) -> None:
+        """Definitions that placing recorded."""
+        for new in recorded:
+            self.device_of.setdefault(new, device)
+        if repeat is not None:
+            repeat.body = (*repeat.body, *recorded)
+
+    def _round_operands(self, definition: Structured, repeat: Repeat | None, device: Device) -> str:
+        """Where the session asks for less than full precision, and the device has it; says so for `explain`."""
+        if self.precision is None or self.precision not in device.precisions:
+            return ""
+        recorded = round_operands(definition, self.precision, self.trace)
+        if recorded is None:
+            return ""
+        self._add(recorded, repeat, device)
+        return f", of operands rounded to {OPERANDS[self.precision]}"
 
     def _tuned(
         self,

@@ -271,6 +271,7 @@ def _choices(options: Options) -> Iterator[object]:
         yield device.name, device.fingerprint, device.caps.max_buffers, device.caps.loops, device.caps.atomics
         yield sorted(d.name for d in device.caps.storage), sorted(d.name for d in device.caps.compute)
     yield sorted((k, sorted(v)) for k, v in options.exclude.items())
+    yield options.precision
 
 
 @cache

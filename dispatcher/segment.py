@@ -19,6 +19,7 @@ from omniop.dispatcher.graph import Graph, NodeInfo, Value
 from omniop.dispatcher.host_table import HOST_OPS
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.placement import Placement
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.result import ReadKey
 from omniop.dispatcher.template import Cut, StaticValue, Symbol
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
@@ -89,6 +90,7 @@ class SegmentTracer:
     reads: Mapping[ReadKey, np.ndarray]
     devices: Sequence[Device]
     exclude: Mapping[str, Collection[str]]
+    precision: Precision | None = None
     values: dict[Value, Any] = field(default_factory=dict)
     symbols: list[Symbol] = field(default_factory=list)
     statics: list[StaticValue] = field(default_factory=list)
@@ -98,7 +100,7 @@ class SegmentTracer:
     def run(self) -> Traced:
         """Raises ModelError, UnsupportedError or PlacementError naming the node."""
         self.trace = Trace()
-        self.placement = Placement(self.trace, self.devices, self.exclude)
+        self.placement = Placement(self.trace, self.devices, self.exclude, self.precision)
         self.named: dict[str, Dim] = {}
         self.inputs = set(self.graph.inputs) if self.graph is self.model.graph else set()
         cut, read = Cut("end", len(self.graph.nodes)), None

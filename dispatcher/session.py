@@ -21,6 +21,7 @@ from omniop.dispatcher.feeds import Sizes, feed
 from omniop.dispatcher.graph import Value
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.plan_store import PlanStore
+from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.dispatcher.program import RunReport
 from omniop.dispatcher.registry import Registry, registry
 from omniop.dispatcher.report import Explanation, decisions_of, explain
@@ -64,6 +65,7 @@ class Session:
         threads: int | None = None,
         fallback: Fallback = "warn",
         exclude: Mapping[str, Collection[str]] | None = None,
+        precision: Precision | None = None,
         devices: Registry | None = None,
     ) -> None:
         """See `omniop.load`."""
@@ -81,7 +83,10 @@ class Session:
         self._allowed = list(self.devices)
         if fallback != "error":
             self._allowed += [d for d in _spare(found) if d not in self.devices]
-        self._options = Options(self._allowed, exclude or {}, Weights(), threads)
+        if precision is not None:
+            _check_precision(precision, self.devices)
+        self.precision = precision
+        self._options = Options(self._allowed, exclude or {}, Weights(), threads, precision)
         self._plans = _store(source, self._options)
         self.runner = (self._plans and self._plans.load()) or self._fresh(source)
         self.model = self.runner.model
@@ -219,6 +224,15 @@ def _store(source: Any, options: Options) -> PlanStore | None:
         return PlanStore(source, options)
     except (OSError, ValueError):  # ValueError: an empty file
         return None  # the import says what is wrong with the file
+
+
+def _check_precision(precision: str, devices: Sequence[Device]) -> None:
+    """Raises DeviceError when none of the devices has it."""
+    if precision not in OPERANDS:
+        raise DeviceError(f"precision is {' or '.join(map(repr, OPERANDS))}, or left out, not {precision!r}")
+    if not any(precision in device.precisions for device in devices):
+        names = ", ".join(device.name for device in devices)
+        raise DeviceError(f"precision={precision!r}: {names} has no products of that; left out, they are of float32")
 
 
 @contextmanager

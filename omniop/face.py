@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.session import Fallback, Session
 
@@ -38,6 +39,7 @@ def load(
     threads: int | None = None,
     fallback: Fallback = "warn",
     exclude: Mapping[str, Collection[str]] | None = None,
+    precision: Precision | None = None,
 ) -> Session:
     """Load a model onto a device.
 
@@ -48,10 +50,12 @@ def load(
     ``fallback``: what happens to a node that none of them can run: "warn" and "silent" give it to the cpu, "error"
     raises.
     ``exclude``: ops to keep off a device, as ``{"opencl": ["Softmax"]}``.
+    ``precision``: "bf16" rounds operands of float32 products and convolutions to bfloat16, on devices that are faster
+    so (a cpu with AVX512-BF16); sums, and all else, stay float32. `Session.explain` shows where.
 
     Raises ModelError, DeviceError.
     """
-    return Session(source, device, threads=threads, fallback=fallback, exclude=exclude)
+    return Session(source, device, threads=threads, fallback=fallback, exclude=exclude, precision=precision)
 
 
 def devices(*, all: bool = False) -> list[DeviceInfo]:

@@ -23,11 +23,11 @@ class CpuBackend(Backend):
 
 
 def _specs() -> list[KernelSpec]:
-    from omniop.backends.cpu import packed  # a plan from the disk needs no kernel's declaration
+    from omniop.backends.cpu import narrow_packed, packed  # a plan from the disk needs no kernel's declaration
     from omniop.backends.cpu.blocked.specs import specs
 
     target = jit.host_target()
-    return [*specs(target), packed.spec(target)]
+    return [*specs(target), packed.spec(target), *narrow_packed.specs(target)]
 
 
 BACKEND = CpuBackend()

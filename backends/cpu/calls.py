@@ -134,6 +134,7 @@ class PlannedCall:
 
     def _plan_narrow(self, call: Call, kind: Dot) -> bool:
         """Whether it runs by `narrow`: LLVM has to take its kernels."""
+        call = fused.rounding(call, self.caps, kind.sums)
         if not narrow_calls.writes_itself(call, kind):
             self._block = fused.block_kernel(call, self.caps, kind.sums)
         if not narrow_calls.reads_image(call):

@@ -114,6 +114,10 @@ class CpuDevice(Device):
         return {work: PlannedCall(work, self.caps, self._scratch) for work in works}
 
     @property
+    def precisions(self) -> frozenset[str]:  # type: ignore[override]  # what the processor has
+        return frozenset(("bf16",)) if "vdpbf16ps" in jit.host_target().dots else frozenset()
+
+    @property
     def threads(self) -> int:
         return default_threads()
 

@@ -10,7 +10,7 @@ from omniop.opset import expr, poly
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store, View
-from omniop.opset.legalise import Capabilities, stored_dtype
+from omniop.opset.legalise import Capabilities, legalise_expr, stored_dtype
 
 MAX_TAPS = 64
 """Elements of a window that are written out one by one."""
@@ -20,6 +20,16 @@ def hole_dtype(call: Call) -> DType:
     """The dtype in which the epilogue wants the prim's value."""
     assert call.epilogue is not None
     return next(n.dtype for n in expr.walk(call.epilogue) if n.op == "hole")
+
+
+def rounding(call: Call, caps: Capabilities, sums: DType) -> Call:
+    """The call with the epilogue that takes ``sums`` to a result of another dtype, where it has none."""
+    dtype = call.results[0].dtype
+    if call.epilogue is not None or dtype is sums:
+        return call
+    tail = legalise_expr(expr.hole(dtype), caps)
+    assert isinstance(tail, Expr)
+    return replace(call, epilogue=tail)
 
 
 def epilogue_kernel(call: Call, caps: Capabilities) -> Kernel:

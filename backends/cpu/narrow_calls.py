@@ -18,6 +18,7 @@ from omniop.backends.cpu.recording import Recording
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 from omniop.opset import expr
+from omniop.opset.dtype import BFLOAT16
 from omniop.opset.kernel import Call
 
 MAX_SPACE = 3
@@ -26,13 +27,15 @@ MAX_SPACE = 3
 
 def kind(call: Call) -> Dot | None:
     """The kind of product that the call is, whatever its sizes; None when it is none of these."""
-    if call.prim not in ("contract", "integer_conv"):
+    if call.prim not in ("contract", "conv", "integer_conv"):
         return None
     left, right = (v.dtype for v in call.operands[:2])
     if call.prim == "contract":
         found = kind_of(left, right)
         return found if found is not None and call.attr("accumulate") is found.sums else None
-    image, weights, _ = call.operands
+    if call.prim == "conv" and left is not BFLOAT16:  # convolutions of bytes wrap in bytes
+        return None
+    image, weights, *_ = call.operands
     numbers = [*weights.shape[1:], *weights.strides[1:]]
     if len(image.shape) - 2 > MAX_SPACE or any(n.op != "const" for n in numbers):
         return None
@@ -84,12 +87,12 @@ class NarrowCall(RecordedWork):
             product = matrix_product(a, b, result, columns_of(x.shape[-1], self._kind))
             found: Narrow | NarrowDepthwise = Narrow(product, self._kind)
         else:
-            copied = 0 if x.strides[-1] == 1 else prod(x.shape)
+            copied = 0 if x.strides[-1] == 1 else prod(x.shape) * self._kind.right.itemsize
             a, b = y, x.contiguous(len(call.params)) if copied else x
             geometry = Geometry.of(call, a.shape[2:])
-            point = (zero[0].buffer, zero[0].start)
+            point = (zero[0].buffer, zero[0].start) if zero else None
             taps = taps_of(self._kind, geometry) if is_depthwise(call) else None
-            if taps is not None:
+            if taps is not None and point is not None:
                 step = step_through(a.shape[1:], a.strides[1:])
                 assert step is not None
                 found = NarrowDepthwise(b, a, result, geometry, taps, step, self._by_lines, point)
