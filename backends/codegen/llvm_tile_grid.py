@@ -74,6 +74,7 @@ class TileWord(IntEnum):
     PIXEL = 3
     TAP = 4
     TAP_COUNT = 5
+    LINES = 6
 
 
 class PanelWord(IntEnum):
@@ -123,6 +124,7 @@ def print_tile_grid(module: Module) -> None:
                 numbers = (
                     tile[TileWord.TAP_COUNT],
                     field[Field.LINE],
+                    tile[TileWord.LINES],
                     task[TaskWord.IMAGE],
                     panel[PanelWord.BLOCK],
                     within.add(task[TaskWord.Y], tile[TileWord.Y]),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_access import Accesses
 from omniop.backends.codegen.llvm_flow import argument, define, lanes_below, load, plus, store
-from omniop.backends.codegen.llvm_ir import Loop, Module, Value, index
+from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_nest import free_axes
 from omniop.backends.codegen.llvm_tiles import NUMBERS, POINTERS, Tile, TileStore, block_of
 from omniop.backends.codegen.llvm_values import Scope
@@ -22,7 +22,7 @@ _CHEAP = 12
 
 
 class TilePrinter(Accesses):
-    """Code of a tile: a subclass computes the sums, `finish` prints what is stored and defines the function."""
+    """Code of a tile: sums are added to ``root``, and `finish` prints what is stored and defines the function."""
 
     def __init__(self, module: Module, tile: Tile, stored: TileStore) -> None:
         kernel = stored.kernel
@@ -33,49 +33,71 @@ class TilePrinter(Accesses):
         (self._store,) = kernel.stores
         self._axes = kernel.axes
         self._stored = stored
-        self._buffers = sorted({n.attr.source for n in expr.walk(self._store.value) if n.op == "load"} - {stored.hole})
-        self._buffers.append(self._store.buffer)
+        llvm_vector.prologue(self.root)
+        read = {n.attr.source for n in expr.walk(self._store.value) if n.op == "load"} - {stored.hole}
+        for k in sorted({*read, self._store.buffer}):
+            at = self.root.let(f"getelementptr ptr, ptr %buffers, i64 {k}")
+            self.root.do(f"%buffer{k} = load ptr, ptr {at}, align 8")
+        image, _, y, pixel, _ = self._axes
+        self.root.places |= {image: argument("image"), y: argument("y"), pixel: argument("pixel")}
 
     def finish(self, name: str, sums: Sequence[Value]) -> None:
         """``sums``: by vector, then by pixel."""
-        root = self.root
-        llvm_vector.prologue(root)
-        for k in dict.fromkeys(self._buffers):
-            at = root.let(f"getelementptr ptr, ptr %buffers, i64 {k}")
-            root.do(f"%buffer{k} = load ptr, ptr {at}, align 8")
-        image, block, y, pixel, lane = self._axes
-        numbers = {image: argument("image"), y: argument("y"), pixel: argument("pixel")}
-        root.places.update(numbers)
-        cost = sum(ALU[n.attr].cost for n in expr.walk(self._store.value) if n.op == "alu" and n.dtype is FLOAT32)
         count = len(self.tile.pixels)
         for v in range(self.tile.vectors):
-            scope = Scope(self.module, root)
-            scope.places |= {block: plus(root, argument("block"), v), lane: index(0)}
-            scope.lane_axis, scope.lanes = lane, self.lanes
-            if self._stored.channels:
-                left = root.op("sub", index(self._stored.channels), root.mul(scope.places[block], index(self.lanes)))
-                scope.mask = lanes_below(root, root.intrinsic("smin", left, index(self.lanes)), self.lanes)
-            own = sums[v * count : (v + 1) * count]
-            (self._one_by_one if cost <= _CHEAP else self._in_a_loop)(scope, own)
-            root.lines += scope.lines
-            root.block = scope.block
-        define(self.module, name, POINTERS, NUMBERS, root)
+            scope = self._channels(v)
+            self._write(scope, sums[v * count : (v + 1) * count])
+            self._add(scope)
+        define(self.module, name, POINTERS, NUMBERS, self.root)
+
+    def finish_lines(self, name: str, sums: Callable[[Code, str], Sequence[Value]]) -> None:
+        """For a tile of one vector that is repeated on several lines: ``sums(code, x)`` prints those of one line."""
+        y = self._axes[2]
+        scope = self._channels(0)
+        line = Scope(self.module, scope)
+        loop = Loop(scope, line, [index(0), index(0), argument("y")])
+        number, offset, line.places[y] = loop.carried
+        self._write(line, sums(line, line.element("%x", FLOAT32, offset)))
+        following = plus(line, number, 1)
+        updates = [following, line.add(offset, argument("line")), plus(line, line.places[y], 1)]
+        loop.close(updates, line.compare("slt", following, argument("lines")))
+        self._add(scope)
+        define(self.module, name, POINTERS, NUMBERS, self.root)
+
+    def _channels(self, vector: int) -> Scope:
+        """Where a vector's block of channels is known; its code is for `_add`."""
+        _, block, _, _, lane = self._axes
+        root = self.root
+        scope = Scope(self.module, root)
+        scope.block = root.block
+        scope.places |= {block: plus(root, argument("block"), vector), lane: index(0)}
+        scope.lane_axis, scope.lanes = lane, self.lanes
+        if self._stored.channels:
+            left = root.op("sub", index(self._stored.channels), root.mul(scope.places[block], index(self.lanes)))
+            scope.mask = lanes_below(root, root.intrinsic("smin", left, index(self.lanes)), self.lanes)
+        return scope
+
+    def _add(self, scope: Scope) -> None:
+        self.root.lines += scope.lines
+        self.root.block = scope.block
+
+    def _write(self, scope: Scope, sums: Sequence[Value]) -> None:
+        cost = sum(ALU[n.attr].cost for n in expr.walk(self._store.value) if n.op == "alu" and n.dtype is FLOAT32)
+        (self._one_by_one if cost <= _CHEAP else self._in_a_loop)(scope, sums)
 
     def _one_by_one(self, scope: Scope, sums: Sequence[Value]) -> None:
         """Each pixel is a constant away from the first: its place is part of the instructions."""
         _, _, y, pixel, _ = self._axes
-        scope.block = self.root.block
         for (line, column), value in zip(self.tile.pixels, sums, strict=True):
             one = self._moved({y: y + line, pixel: pixel + column})
             scope.memo[self._hole_of(one)] = value
             self.store(one, scope)
 
     def _in_a_loop(self, scope: Scope, sums: Sequence[Value]) -> None:
-        root, (_, _, y, pixel, _) = self.root, self._axes
-        held = root.let(f"alloca [{len(sums) * self.lanes} x float], align 64")
+        _, _, y, pixel, _ = self._axes
+        held = self.root.let(f"alloca [{len(sums) * self.lanes} x float], align 64")
         for k, value in enumerate(sums):
-            store(root, value, held, index(k * self.lanes))
-        scope.block = root.block
+            store(scope, value, held, index(k * self.lanes))
         for line in range(self.tile.lines):
             column = expr.raw_axis(1 << 20, expr.index(self.tile.columns))
             one = self._moved({y: y + line, pixel: pixel + column})

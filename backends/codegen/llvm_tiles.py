@@ -1,8 +1,9 @@
 """Tiles of a blocked result: a vector of channels for each of some pixels, summed in registers.
 
 A tile function is ``void name(ptr x, ptr w, ptr taps, ptr buffers, ptr sizes, int64 numbers)`` with the numbers
-`NUMBERS`: how many ``taps`` there are (a line of `TapWord` each), the step from line to line of ``x``, and the place of
-the tile's first vector in the result. `llvm_tile_store` prints what becomes of the sums.
+`NUMBERS`: how many ``taps`` there are (a line of `TapWord` each), the step from line to line of ``x``, on how many
+lines the tile stands, for those that repeat it, and the place of its first vector in the result. `llvm_tile_store`
+prints what becomes of the sums.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from omniop.backends.codegen.llvm_ir import Target
 from omniop.opset.kernel import Kernel
 
 POINTERS = ("x", "w", "taps", "buffers", "sizes")
-NUMBERS = ("tap_count", "line", "image", "block", "y", "pixel")
+NUMBERS = ("tap_count", "line", "lines", "image", "block", "y", "pixel")
 
 MIN_BLOCK = 8
 """Channels of a block, at least: narrower registers work in pairs."""

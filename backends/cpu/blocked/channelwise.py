@@ -6,12 +6,14 @@ Nothing is padded: where a window reaches over the edge, its tile has the taps t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
-from omniop.backends.codegen.llvm_channelwise import WEIGHTED, print_channelwise_tile
+from omniop.backends.codegen.llvm_channelwise import WEIGHTED, WindowRow, print_channelwise_tile
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tile_grid import PanelWord, TaskWord, TileWord
 from omniop.backends.codegen.llvm_tiles import TapWord, Tile, TileStore, block_of
@@ -22,18 +24,21 @@ from omniop.backends.cpu.windows import Geometry
 from omniop.opset.kernel import Call
 from omniop.opset.layout import Layout
 
-COLUMNS = 12
-"""Pixels of a tile: enough to wait for no sum, and no more registers than there are."""
+COLUMNS = 16
+"""Pixels of a tile at most, where there are 32 registers."""
+WIDEST = 9
+"""Taps of a window's row whose weights are held in registers."""
+LINES = 8
+"""Lines that a tile is repeated on at most: more would leave the first cache before the next tile comes."""
 FEW_TASKS = 64
 """Tasks below which lines are shared out as well as channels."""
-TAP = 1.0
+TAP = 0.5
 """Nanoseconds of a tap of a vector."""
 
 
 @cache
-def _tile_function(target: Target, columns: int, step: int, stored: TileStore, monoid: str) -> jit.MachineCode:
-    tile = Tile(1, columns, 1, step)
-    return jit.build_printed("channelwise_tile", print_channelwise_tile, tile, stored, monoid, target=target)
+def _tile_function(target: Target, tile: Tile, row: WindowRow, stored: TileStore, monoid: str) -> jit.MachineCode:
+    return jit.build_printed("channelwise_tile", print_channelwise_tile, tile, stored, monoid, row, target=target)
 
 
 class Channelwise:
@@ -41,84 +46,131 @@ class Channelwise:
     `GridCall`. A convolution has weights ``[C, 1, (i,) j]``, pooling a monoid."""
 
     def __init__(self, call: Call, target: Target, layout: Layout) -> None:
-        self._call = call
-        self._target = target
-        self._block = block_of(target)
-        self._columns = COLUMNS if target.vector_bits == 512 else COLUMNS // 2
-        self._monoid = WEIGHTED if call.prim.startswith("kernel:depthwise") else call.attr("monoid")
-        self._stored = tile_store(call, layout, self._block, flat=False)
+        self.call = call
+        self.target = target
+        self.block = block_of(target)
+        self.monoid = WEIGHTED if call.prim.startswith("kernel:depthwise") else call.attr("monoid")
+        self.stored = tile_store(call, layout, self.block, flat=False)
 
     def __call__(self, shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]) -> Grid:
-        window = shapes[1][2:] if self._monoid == WEIGHTED else self._call.attr("kernel")
-        geometry = Geometry.of(self._call, window).in_two_dims()
-        batch, channels, height, width = in_two_dims(shapes[0])
-        _, _, rows, columns = in_two_dims(result)
-        block, line = self._block, width * self._block
-        down, across = (
-            [_taps_inside(geometry, k, o, extent) for o in range(count)]
-            for k, (count, extent) in enumerate(((rows, height), (columns, width)))
-        )
-        functions: dict[int, int] = {}
-        tables: dict[tuple[int, int], int] = {}
-        all_taps: list[np.ndarray] = []
-        pieces: list[tuple[int, int, int, int]] = []  # of a line: function, pixel, first tap, taps of a row
-        for taps, group in groupby(range(columns), key=across.__getitem__):
-            own = list(group)
-            if taps not in tables:
-                tables[taps] = sum(map(len, all_taps))
-                all_taps.append(self._taps(geometry, taps, line))
-            for start, count in parts(len(own), self._columns):
-                number = functions.setdefault(count, len(functions))
-                pieces.append((number, own[start], tables[taps], taps[1] - taps[0]))
-        tiles = self._tiles(geometry, np.array(pieces), np.array(down), line)
-        blocks = -(-channels // block)
-        window_size = geometry.kernel[0] * geometry.kernel[1]
+        window = shapes[1][2:] if self.monoid == WEIGHTED else self.call.attr("kernel")
+        geometry = Geometry.of(self.call, window).in_two_dims()
+        return _Sizes(self, in_two_dims(shapes[0]), in_two_dims(result), geometry).grid()
+
+
+class _Piece(NamedTuple):
+    """Pixels of a line whose windows have the same columns inside."""
+
+    function: int
+    pixel: int
+    tap: int
+    """The first of their taps, and how many a row of the window has."""
+    row: int
+
+
+@dataclass
+class _Sizes:
+    """One set of sizes. Strides count elements."""
+
+    plan: Channelwise
+    x: tuple[int, ...]
+    out: tuple[int, ...]
+    geometry: Geometry
+
+    def __post_init__(self) -> None:
+        self.line = self.x[3] * self.plan.block
+        self.functions: dict[tuple[int, WindowRow], int] = {}
+        self.taps: list[np.ndarray] = []
+
+    def grid(self) -> Grid:
+        plan, (batch, channels, height, _), lines = self.plan, self.x, self.out[2]
+        pieces = self._pieces()
+        blocks = -(-channels // plan.block)
+        size = self.geometry.kernel[0] * self.geometry.kernel[1]
+        plane = height * self.line
         panels = [
-            {PanelWord.X: k * height * line, PanelWord.W: k * window_size * block, PanelWord.BLOCK: k}
-            for k in range(blocks)
+            {PanelWord.X: k * plane, PanelWord.W: k * size * plan.block, PanelWord.BLOCK: k} for k in range(blocks)
         ]
+        shares = min(lines, -(-FEW_TASKS // (batch * blocks)))
+        runs: list[tuple[int, int, int, int]] = []
+        ranges: list[tuple[int, int]] = []
+        for start, count in parts(lines, -(-lines // shares)):
+            first = len(runs)
+            runs += self._runs(start, count)
+            ranges.append((first * len(pieces), (len(runs) - first) * len(pieces)))
         tasks = [
             {
-                TaskWord.X: image * blocks * height * line,
+                TaskWord.X: image * blocks * plane,
                 TaskWord.IMAGE: image,
-                TaskWord.TILE: first * len(pieces),
-                TaskWord.TILE_COUNT: count * len(pieces),
+                TaskWord.TILE: first,
+                TaskWord.TILE_COUNT: count,
                 TaskWord.PANEL: panel,
                 TaskWord.PANEL_COUNT: 1,
             }
             for image in range(batch)
             for panel in range(blocks)
-            for first, count in parts(rows, -(-rows // min(rows, -(-FEW_TASKS // (batch * blocks)))))
+            for first, count in ranges
         ]
-        step = geometry.strides[1] * block
-        made = [_tile_function(self._target, count, step, self._stored, self._monoid) for count in functions]
-        weight = TAP * window_size * rows * columns * batch * blocks / len(tasks)
-        words = table(TaskWord, tasks), tiles, table(PanelWord, panels), np.concatenate(all_taps)
-        return Grid(*words, [made], 0, weight)
+        words = table(TaskWord, tasks), self._tiles(pieces, runs), table(PanelWord, panels), np.concatenate(self.taps)
+        step = self.geometry.strides[1] * plan.block
+        functions = [
+            _tile_function(plan.target, Tile(1, count, 1, step), row, plan.stored, plan.monoid)
+            for count, row in self.functions
+        ]
+        weight = TAP * size * lines * self.out[3] * batch * blocks / len(tasks)
+        return Grid(*words, [functions], self.geometry.strides[0] * self.line, weight)
 
-    def _taps(self, geometry: Geometry, columns: tuple[int, int], line: int) -> np.ndarray:
+    def _pieces(self) -> list[_Piece]:
+        """Of a line of the result."""
+        apart = self.geometry.dilations[1] * self.plan.block
+        across = [_taps_inside(self.geometry, 1, pixel, self.x[3]) for pixel in range(self.out[3])]
+        pieces: list[_Piece] = []
+        for taps, group in groupby(range(self.out[3]), key=across.__getitem__):
+            own = list(group)
+            first = sum(map(len, self.taps))
+            self.taps.append(self._taps_of(taps))
+            inside = taps[1] - taps[0]
+            row = WindowRow(inside, apart) if 1 < inside <= WIDEST else WindowRow()
+            most = COLUMNS if self.plan.target.vector_bits == 512 else 6
+            for start, count in parts(len(own), most):
+                number = self.functions.setdefault((count, row), len(self.functions))
+                pieces.append(_Piece(number, own[start], first, inside))
+        return pieces
+
+    def _taps_of(self, columns: tuple[int, int]) -> np.ndarray:
         """All rows of a window, of whose columns some are inside."""
-        rows, width = geometry.kernel
+        rows, width = self.geometry.kernel
         i, j = (a.ravel() for a in np.mgrid[:rows, columns[0] : columns[1]])
         taps = np.zeros((len(i), len(TapWord)), np.int64)
-        down, right = geometry.dilations
-        taps[:, TapWord.X] = i * down * line + j * right * self._block
-        taps[:, TapWord.W] = (i * width + j) * self._block
+        down, right = self.geometry.dilations
+        taps[:, TapWord.X] = i * down * self.line + j * right * self.plan.block
+        taps[:, TapWord.W] = (i * width + j) * self.plan.block
         return taps
 
-    def _tiles(self, geometry: Geometry, pieces: np.ndarray, down: np.ndarray, line: int) -> np.ndarray:
-        """For each line of the result, whose windows have the rows ``down`` inside, all pieces of a line."""
-        (step_y, step_x), (top, left, *_) = geometry.strides, geometry.pads
-        y, piece = (a.ravel() for a in np.indices((len(down), len(pieces))))
-        function, pixel, tap, per_row = pieces[piece].T
-        first, end = down[y].T
+    def _runs(self, start: int, count: int) -> list[tuple[int, int, int, int]]:
+        """Of ``count`` lines of the result: (first line, lines, first row of the window that is inside, behind the
+        last)."""
+        inside = [_taps_inside(self.geometry, 0, y, self.x[2]) for y in range(start, start + count)]
+        runs: list[tuple[int, int, int, int]] = []
+        for rows, group in groupby(range(count), key=inside.__getitem__):
+            own = list(group)
+            runs += [(start + own[k], n, *rows) for k, n in parts(len(own), LINES)]
+        return runs
+
+    def _tiles(self, pieces: Sequence[_Piece], runs: Sequence[tuple[int, int, int, int]]) -> np.ndarray:
+        """For each run of lines all pieces of a line."""
+        (step_y, step_x), (top, left, *_) = self.geometry.strides, self.geometry.pads
+        run, piece = (a.ravel() for a in np.indices((len(runs), len(pieces))))
+        function, pixel, tap, row = np.array(pieces)[piece].T
+        y, lines, first, end = np.array(runs)[run].T
         tiles = np.zeros((len(y), len(TileWord)), np.int64)
         tiles[:, TileWord.FUNCTION] = function
-        tiles[:, TileWord.X] = (y * step_y - top) * line + (pixel * step_x - left) * self._block
+        tiles[:, TileWord.X] = (y * step_y - top) * self.line + (pixel * step_x - left) * self.plan.block
         tiles[:, TileWord.Y] = y
         tiles[:, TileWord.PIXEL] = pixel
-        tiles[:, TileWord.TAP] = tap + first * per_row
-        tiles[:, TileWord.TAP_COUNT] = (end - first) * per_row
+        tiles[:, TileWord.TAP] = tap + first * row
+        tiles[:, TileWord.TAP_COUNT] = (end - first) * row
+        tiles[:, TileWord.LINES] = lines
         return tiles
 
 

@@ -195,6 +195,7 @@ class _Sizes:
                         TileWord.Y: y,
                         TileWord.PIXEL: x,
                         TileWord.TAP_COUNT: taps,
+                        TileWord.LINES: 1,
                     }
                 )
         return tiles
