@@ -76,10 +76,10 @@ class Field(IntEnum):
 def print_winograd(module: Module, winograd: Winograd) -> None:
     """Adds ``winograd``, of transformed filters, and an image and a result with their channels in blocks."""
     tile = tile_of(module.target)
-    names = [f"product_{rows}" for rows in range(1, tile.rows + 1)]
-    for rows, name in enumerate(names, 1):
-        print_tile(module, name, rows, tile.vectors)
-    function_table(module, "products", names)
+    shapes = [(rows, vectors) for vectors in range(1, tile.vectors + 1) for rows in range(1, tile.rows + 1)]
+    for rows, vectors in shapes:
+        print_tile(module, f"product_{rows}x{vectors}", rows, vectors)
+    function_table(module, "products", [f"product_{rows}x{vectors}" for rows, vectors in shapes])
     print_outside(module)
     for inside in (False, True):
         print_image_tile(module, f"image_{inside:d}", winograd, inside)
@@ -130,8 +130,8 @@ class _Driver:
         when(code, code.compare("ne", f[Field.TRANSFORMS], zero), transform)
 
         def panel(inside: Code, filters: Value) -> None:
-            self._multiply(inside, inside.op("udiv", filters, index(side)), inside.mul(rows, columns))
             blocks = least(inside, inside.op("sub", last, filters), index(side))
+            self._multiply(inside, inside.op("udiv", filters, index(side)), blocks, inside.mul(rows, columns))
             self._finish(inside, (image, filters, blocks), (y, x), (rows, columns))
 
         side = self.tile.width // block_of(self.module.target)
@@ -167,10 +167,13 @@ class _Driver:
 
         each(code, index(0), counts[0], 1, line)
 
-    def _multiply(self, code: Code, panel: Value, tiles: Value) -> None:
-        """A product of matrices for each place in a tile."""
+    def _multiply(self, code: Code, panel: Value, blocks: Value, tiles: Value) -> None:
+        """A product of matrices for each place in a tile, with so many blocks of a panel."""
         f, width, zero = self.field, index(self.tile.width), index(0)
         size = code.mul(f[Field.CHANNELS], width)
+        columns = code.mul(blocks, self.block)
+        vectors = code.op("udiv", columns, index(self.tile.lanes))
+        shape = plus(code, code.mul(plus(code, vectors, -1), index(self.tile.rows)), -1)
         u = code.element("%a", FLOAT32, code.mul(panel, code.mul(size, index(self.winograd.products))))
 
         def one(outer: Code, k: Value) -> None:
@@ -183,9 +186,9 @@ class _Driver:
             height = self._height(inside, inside.op("sub", tiles, row))
             strip = inside.element(left, FLOAT32, inside.mul(row, f[Field.V_TILE]))
             to = inside.element(result, FLOAT32, inside.mul(row, f[Field.M_TILE]))
-            numbers = (f[Field.V_TILE], index(1), width, f[Field.CHANNELS], f[Field.M_TILE], width, zero)
+            numbers = (f[Field.V_TILE], index(1), width, f[Field.CHANNELS], f[Field.M_TILE], columns, zero)
             # filters follow each other in memory, and come without being asked for
-            call_of(inside, "products", plus(inside, height, -1), (strip, right, to, right), numbers)
+            call_of(inside, "products", inside.add(shape, height), (strip, right, to, right), numbers)
             loop.close([inside.add(row, height)])
 
         each(code, zero, index(self.winograd.products), 1, one)
