@@ -30,8 +30,8 @@ from omniop.opset import expr
 from omniop.opset.kernel import Call
 from omniop.opset.layout import Layout
 
-IMAGE_TILE_BYTES = 384 << 10
-"""Transformed tiles in a point, about: they stay in the second cache while filters pass by, beside products."""
+POINT_BYTES = 384 << 10
+"""Of transformed tiles in a point and their products, about: they stay in the second cache while filters pass by."""
 FEW_BLOCKS = 16
 """Blocks of tiles that are too few for many threads."""
 
@@ -153,13 +153,13 @@ class TileMatrices:
         self.channel_blocks, self.filter_blocks = (-(-shape[1] // block) for shape in (self.x, self.out))
         self.v_tile = _odd_lines(self.channel_blocks * block)
         self.tile_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
-        most = max(2 * panel.rows, IMAGE_TILE_BYTES // (4 * w.products * self.v_tile))
+        self.m_tile = _odd_lines(panel.width)
+        most = max(2 * panel.rows, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
         self.columns = _even(self.tile_columns, most)
         self.rows = _even(self.tile_rows, max(1, most // self.columns))
         self.block_rows, self.block_columns = -(-self.tile_rows // self.rows), -(-self.tile_columns // self.columns)
         self.blocks = self.x[0] * self.block_rows * self.block_columns
         tiles = self.rows * self.columns
-        self.m_tile = _odd_lines(panel.width)
         self.v_product, self.m_product = (_odd_lines(tiles * stride) for stride in (self.v_tile, self.m_tile))
         self.v_bytes, self.m_bytes = (aligned(4 * w.products * n) for n in (self.v_product, self.m_product))
 
