@@ -18,7 +18,7 @@ from omniop.backends.codegen.llvm_flow import address, argument, each, least, pl
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_panels import print_tile, tile_of
 from omniop.backends.codegen.llvm_tiles import block_of
-from omniop.backends.codegen.llvm_winograd_tiles import print_image_tile, print_outside
+from omniop.backends.codegen.llvm_winograd_tiles import print_image_tiles, print_outside
 from omniop.backends.codegen.winograd import Winograd
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
@@ -37,6 +37,11 @@ class Field(IntEnum):
     WIDTH = auto()
     PAD_Y = auto()
     PAD_X = auto()
+    INSIDE_TOP = auto()
+    INSIDE_BOTTOM = auto()
+    """Rows of tiles from the one to below the other see no padding, nor do columns of tiles:"""
+    INSIDE_LEFT = auto()
+    INSIDE_RIGHT = auto()
     OUT_HEIGHT = auto()
     OUT_WIDTH = auto()
     FILTER_BLOCKS = auto()
@@ -81,9 +86,8 @@ def print_winograd(module: Module, winograd: Winograd) -> None:
         print_tile(module, f"product_{rows}x{vectors}", rows, vectors)
     function_table(module, "products", [f"product_{rows}x{vectors}" for rows, vectors in shapes])
     print_outside(module)
-    for inside in (False, True):
-        print_image_tile(module, f"image_{inside:d}", winograd, inside)
-    function_table(module, "image_tiles", ["image_0", "image_1"])
+    print_image_tiles(module, "image_tiles", winograd, True)
+    print_image_tiles(module, "edge_tiles", winograd, False)
     _Driver(module, winograd).define()
 
 
@@ -142,30 +146,41 @@ class _Driver:
         self, code: Code, where: tuple[str, str], blocks: Value, at: tuple[Value, Value], counts: tuple[Value, Value]
     ) -> None:
         """Tiles of the image into matrices, for so many blocks of channels. ``where``: the first one, from and to."""
-        f, step, size = self.field, self.winograd.outputs, self.winograd.size
+        f, step, zero = self.field, self.winograd.outputs, index(0)
+        first, columns = at[1], counts[1]
+        left = least(code, code.intrinsic("smax", code.op("sub", f[Field.INSIDE_LEFT], first), zero), columns)
+        right = least(code, code.intrinsic("smax", code.op("sub", f[Field.INSIDE_RIGHT], first), left), columns)
+        x = code.op("sub", code.mul(first, index(step)), f[Field.PAD_X])
 
         def line(outer: Code, i: Value) -> None:
-            y = outer.op("sub", outer.mul(outer.add(at[0], i), index(step)), f[Field.PAD_Y])
-            row = outer.mul(i, counts[1])
-            last_y = outer.op("sub", f[Field.HEIGHT], index(size))
-            whole = outer.op("and", outer.compare("sge", y, index(0)), outer.compare("sle", y, last_y))
+            row = outer.add(at[0], i)
+            below = outer.compare("sge", row, f[Field.INSIDE_TOP])
+            whole = outer.op("and", below, outer.compare("slt", row, f[Field.INSIDE_BOTTOM]))
+            ends = [zero, *(outer.select(whole, end, columns) for end in (left, right)), columns]
+            y = outer.op("sub", outer.mul(row, index(step)), f[Field.PAD_Y])
+            start = outer.add(outer.mul(y, f[Field.X_LINE]), outer.mul(x, self.block))
+            source = outer.element(where[0], FLOAT32, start)
+            target = outer.element(where[1], FLOAT32, outer.mul(outer.mul(i, columns), f[Field.V_TILE]))
 
-            def one(inside: Code, j: Value) -> None:
-                x = inside.op("sub", inside.mul(inside.add(at[1], j), index(step)), f[Field.PAD_X])
-                last_x = inside.op("sub", f[Field.WIDTH], index(size))
-                fits = inside.op("and", inside.compare("sge", x, index(0)), inside.compare("sle", x, last_x))
-                kind = inside.convert("zext", inside.op("and", whole, fits), index(0).dtype)
-                offset = inside.add(inside.mul(y, f[Field.X_LINE]), inside.mul(x, self.block))
-                target = inside.element(where[1], FLOAT32, inside.mul(inside.add(row, j), f[Field.V_TILE]))
-                numbers = (
-                    *(f[Field.X_LINE], blocks, f[Field.X_BLOCK], f[Field.V_PRODUCT]),
-                    *(y, x, f[Field.HEIGHT], f[Field.WIDTH]),
-                )
-                call_of(inside, "image_tiles", kind, (inside.element(where[0], FLOAT32, offset), target), numbers)
+            def channels(inside: Code, c: Value) -> None:
+                image = inside.element(source, FLOAT32, inside.mul(c, f[Field.X_BLOCK]))
+                tiles = inside.element(target, FLOAT32, inside.mul(c, self.block))
+                for name, begin, end in zip(("edge_tiles", "image_tiles", "edge_tiles"), ends, ends[1:], strict=False):
+                    pixels = inside.mul(begin, index(step))
+                    pointers = (
+                        inside.element(image, FLOAT32, inside.mul(pixels, self.block)),
+                        inside.element(tiles, FLOAT32, inside.mul(begin, f[Field.V_TILE])),
+                    )
+                    numbers = (
+                        *(f[Field.X_LINE], inside.op("sub", end, begin), f[Field.V_TILE], f[Field.V_PRODUCT]),
+                        *(y, inside.add(x, pixels), f[Field.HEIGHT], f[Field.WIDTH]),
+                    )
+                    arguments = [*(f"ptr {p}" for p in pointers), *map(str, numbers)]
+                    inside.do(f"call void @{name}({', '.join(arguments)})")
 
-            each(outer, index(0), counts[1], 1, one)
+            each(outer, zero, blocks, 1, channels)
 
-        each(code, index(0), counts[0], 1, line)
+        each(code, zero, counts[0], 1, line)
 
     def _multiply(self, code: Code, panel: Value, blocks: Value, tiles: Value) -> None:
         """A product of matrices for each place in a tile, with so many blocks of a panel."""

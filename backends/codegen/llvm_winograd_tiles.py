@@ -24,25 +24,27 @@ def print_outside(module: Module) -> None:
     module.functions[OUTSIDE] = f"@{OUTSIDE} = internal constant [{lanes} x float] zeroinitializer, align 64"
 
 
-def print_image_tile(module: Module, name: str, winograd: Winograd, inside: bool) -> None:
-    """``name(x, v, line, blocks, x_block, v_product, y, x0, height, width)``: a tile of the image, for all channels.
+def print_image_tiles(module: Module, name: str, winograd: Winograd, inside: bool) -> None:
+    """``name(x, v, line, count, v_tile, v_product, y, x0, height, width)``: tiles beside each other, of a block of
+    channels.
 
-    ``x`` is the tile's first pixel and ``line`` the elements from line to line; blocks of channels, ``blocks`` of them,
-    lie ``x_block`` apart. Channels follow each other in ``v``, products ``v_product`` apart. Unless ``inside``, the
-    tile begins at line ``y`` and column ``x0`` of an image of ``height * width`` pixels, and has zeros where that ends.
+    ``x`` is the first one's first pixel and ``line`` the elements from line to line; ``v_tile`` and ``v_product`` are
+    those from tile to tile and from product to product. Unless ``inside``, the first tile begins at line ``y`` and
+    column ``x0`` of an image of ``height * width`` pixels, and has zeros where that ends.
     """
     code = Code(module)
     block, size = block_of(module.target), winograd.size
-    numbers = ("line", "blocks", "x_block", "v_product", "y", "x0", "height", "width")
-    line, blocks, x_block, v_product, y, x0, height, width = map(argument, numbers)
-    rows = [code.mul(line, index(i)) for i in range(size)]
+    numbers = ("line", "count", "v_tile", "v_product", "y", "x0", "height", "width")
+    line, count, v_tile, v_product, y, x0, height, width = map(argument, numbers)
+    rows = [code.element("%x", FLOAT32, code.mul(line, index(i))) for i in range(size)]
     lines = [code.compare("ult", plus(code, y, i), height) for i in range(size)]
-    columns = [code.compare("ult", plus(code, x0, j), width) for j in range(size)]
 
-    def channels(deep: Code, c: Value) -> None:
-        start = deep.element("%x", FLOAT32, deep.mul(c, x_block))
-        target = deep.element("%v", FLOAT32, deep.mul(c, index(block)))
-        starts = [deep.element(start, FLOAT32, row) for row in rows]
+    def one(deep: Code, k: Value) -> None:
+        column = deep.mul(k, index(winograd.outputs))
+        starts = [deep.element(row, FLOAT32, deep.mul(column, index(block))) for row in rows]
+        target = deep.element("%v", FLOAT32, deep.mul(k, v_tile))
+        first = deep.add(x0, column)
+        columns = [deep.compare("ult", plus(deep, first, j), width) for j in range(size)]
 
         def pixel(i: int, j: int) -> Value:
             place = deep.element(starts[i], FLOAT32, index(j * block))
@@ -56,7 +58,7 @@ def print_image_tile(module: Module, name: str, winograd: Winograd, inside: bool
             for j, value in enumerate(values):
                 store(deep, value, target, deep.mul(v_product, index(i * size + j)))
 
-    each(code, index(0), blocks, 1, channels)
+    each(code, index(0), count, 1, one)
     define(module, name, ("x", "v"), numbers, code)
 
 

@@ -188,7 +188,7 @@ class TileMatrices:
     def context(self, step: Step, buffers: tuple[int, int, int], sizes: Sequence[int]) -> Context:
         """``buffers``: of x, of the filters, and of what two steps share."""
         plan, block = self.plan, self.plan.block
-        pads = plan.call.attr("pads")
+        pads, outputs = plan.call.attr("pads"), plan.winograd.outputs
         _, channels, height, width = self.x
         functions = plan.pixel_tiles(*self.out[2:])
         addresses = np.array([0 if f is None else f.address for f in functions], np.int64)
@@ -203,6 +203,10 @@ class TileMatrices:
             Field.WIDTH: width,
             Field.PAD_Y: pads[0],
             Field.PAD_X: pads[1],
+            Field.INSIDE_TOP: -(-pads[0] // outputs),
+            Field.INSIDE_BOTTOM: (height + pads[0] - plan.winograd.size) // outputs + 1,
+            Field.INSIDE_LEFT: -(-pads[1] // outputs),
+            Field.INSIDE_RIGHT: (width + pads[1] - plan.winograd.size) // outputs + 1,
             Field.OUT_HEIGHT: self.out[2],
             Field.OUT_WIDTH: self.out[3],
             Field.FILTER_BLOCKS: self.filter_blocks,
