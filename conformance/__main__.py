@@ -14,7 +14,8 @@ from omniop.conformance.engines import Fallback
 from omniop.conformance.oracles import ENGINES
 from omniop.conformance.record import Report, lost_passes
 from omniop.conformance.render import FORMS, draw
-from omniop.conformance.suite import QUICK, USUAL, Settings, run_suite, select
+from omniop.conformance.suite import QUICK, USUAL, Settings, run_suite, selected
+from omniop.opset.errors import FeedError, ModelError
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, rich_markup_mode="rich")
 
@@ -30,6 +31,15 @@ def main(
     filter: Annotated[str, typer.Option(help="A regular expression on case names.")] = "",
     level: Annotated[list[str] | None, typer.Option(help=f"Only this level, repeatable: {', '.join(LEVELS)}.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help=f"Only this kind, repeatable: {', '.join(KINDS)}.")] = None,
+    from_model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Judge each distinct node of this ONNX model instead.")
+    ] = None,
+    dim: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=SIZE", help="The size of an open dim of that model, repeatable.")
+    ] = None,
+    input: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="An input of that model from a .npy file, repeatable.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help=f"Only a sample of {QUICK} cases of all kinds.")] = False,
     full: Annotated[
         bool, typer.Option("--full", help=f"All of our own cases too, instead of {USUAL} of them.")
@@ -82,11 +92,14 @@ def main(
       omniop conformance --device opencl --json opencl.json --html opencl.html
       omniop conformance --device cuda:emu --quick
       omniop conformance --device cpu --filter '^test_softmax' -v
+      omniop conformance --device opencl --from-model block.onnx --dim tokens=128
     """
     if context.invoked_subcommand is not None:
         return
     if oracle is not None and oracle not in ENGINES:
         raise typer.BadParameter(f"{oracle!r} is none of {', '.join(ENGINES)}", param_hint="--oracle")
+    if (dim or input) and not from_model:
+        raise typer.BadParameter("--dim and --input are about the model of --from-model, which is not given")
     if quick and full:
         raise typer.BadParameter("give one of --quick and --full")
     settings = Settings(
@@ -105,14 +118,18 @@ def main(
         expect=tuple(expect or ()),
         extent="quick" if quick else "full" if full else "usual",
         strict=strict,
+        model=from_model,
+        dims=_sizes(dim or []),
+        inputs=_files(input or []),
     )
     earlier = _read(baseline, "--baseline") if baseline else None
     try:
         if list_:
-            typer.echo("\n".join(f"{case.kind}/{case.name}" for case in select(settings)))
+            with selected(settings) as cases:
+                typer.echo("\n".join(f"{case.kind}/{case.name}" for case in cases))
             return
         report = run_suite(settings, functools.partial(terminal.track, verbose=verbose))
-    except ValueError as error:
+    except (ValueError, ModelError, FeedError) as error:
         raise typer.BadParameter(str(error)) from None
     terminal.summarise(report, reasons)
     if json:
@@ -129,6 +146,24 @@ def _disappoints(report: Report, min_pass: int, earlier: Report | None) -> bool:
     if lost:
         terminal.print_results(lost, f"{len(lost)} cases passed before and do not now")
     return bool(report.wrong or report.stale or report.counts["unavailable"] or passed < min_pass or lost)
+
+
+def _sizes(texts: list[str]) -> dict[str, int]:
+    sizes = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        if not (name and size.isdecimal()):
+            raise typer.BadParameter(f"{text!r} is not NAME=SIZE, as in batch=2", param_hint="--dim")
+        sizes[name] = int(size)
+    return sizes
+
+
+def _files(texts: list[str]) -> dict[str, Path]:
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, _, file) in zip(texts, pairs, strict=True):
+        if not (name and file):
+            raise typer.BadParameter(f"{text!r} is not NAME=FILE, as in x=x.npy", param_hint="--input")
+    return {name: Path(file) for name, _, file in pairs}
 
 
 def _kinds(levels: list[str], kinds: list[str]) -> tuple[str, ...]:

@@ -123,10 +123,11 @@ def _write_case(archive: zipfile.ZipFile, folder: str, model: onnx.ModelProto, d
     for number, (inputs, outputs) in enumerate(data_sets):
         for stem, values, infos in (("input", inputs, graph.input), ("output", outputs, graph.output)):
             for i, (value, info) in enumerate(zip(values, infos, strict=True)):
-                archive.writestr(f"{folder}/test_data_set_{number}/{stem}_{i}.pb", _serialize(value, info.type))
+                archive.writestr(f"{folder}/test_data_set_{number}/{stem}_{i}.pb", serialize(value, info.type))
 
 
-def _serialize(value: Any, type_: onnx.TypeProto) -> bytes:
+def serialize(value: Any, type_: onnx.TypeProto) -> bytes:
+    """A feed or an output as ONNX keeps it beside a case."""
     if isinstance(value, onnx.TensorProto):
         return bytes(value.SerializeToString())
     match type_.WhichOneof("value"):

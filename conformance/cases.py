@@ -39,7 +39,10 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
 """What is asked of a device, from the bottom up, by the kinds of cases that ask it. L0: its memory, and every operation
 of its kernels, at their edges. L1: every operator. L2: its tuned kernels, beside its lowerings."""
 
-KINDS = tuple(kind for kinds in LEVELS.values() for kind in kinds)
+HARVESTED = "harvested"
+"""The kind of the nodes of a user's model (`omniop.conformance.harvest`), which belong to no level."""
+
+KINDS = (*(kind for kinds in LEVELS.values() for kind in kinds), HARVESTED)
 """Every kind of case, in the order in which they are listed."""
 
 OWN = tuple(kind for kind in KINDS if kind not in ONNX)
@@ -174,14 +177,21 @@ def load_cases(pattern: str = "", kinds: Sequence[str] = KINDS) -> list[Case]:
     """
     if unknown := set(kinds) - set(KINDS):
         raise ValueError(f"unknown kind {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    return matching((case for kind in KINDS if kind in kinds for case in _list(kind)), pattern)
+
+
+def matching(cases: Iterable[Case], pattern: str) -> list[Case]:
+    """Those whose name matches the regular expression ``pattern`` anywhere. ValueError for a bad one."""
     try:
         matcher = re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    return [case for kind in KINDS if kind in kinds for case in _list(kind) if matcher.search(case.name)]
+    return [case for case in cases if matcher.search(case.name)]
 
 
 def _list(kind: str) -> Iterable[Case]:
+    if kind == HARVESTED:
+        return
     if kind == "own":
         from omniop.conformance.own import OwnCase
 

@@ -27,7 +27,7 @@ def html_page(report: Report) -> str:
         "title": f"ONNX {report.versions.get('onnx', '')} on {report.device.get('name', report.target)}",
         "device": {key: value for key, value in report.device.items() if value},
         "versions": dict(report.versions),
-        "settings": {key: value for key, value in report.settings.items() if value not in ("", 0, "1/1", False)},
+        "settings": {key: value for key, value in report.settings.items() if value not in ("", 0, "1/1", False, {})},
         "when": report.when,
         "seconds": report.seconds,
         "statuses": [status for status in STATUSES if report.counts[status]],
@@ -46,6 +46,10 @@ def _command(report: Report) -> str:
     """What repeats one case, up to its name."""
     target = ["--oracle", report.target] if report.settings.get("oracle") else ["--device", report.target]
     options = [f"--{name}" for name in ("fold", "strict") if report.settings.get(name)]
+    if report.settings.get("model"):
+        options += ["--from-model", report.settings["model"]]
+        for option, given in (("--dim", "dims"), ("--input", "inputs")):
+            options += [word for name, value in report.settings[given].items() for word in (option, f"{name}={value}")]
     if report.settings.get("fallback", "error") != "error":
         options += ["--fallback", report.settings["fallback"]]
     return shlex.join(["omniop", "conformance", *target, *options, "-vv", "--filter"])

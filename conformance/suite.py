@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from omniop.conformance.cases import KINDS, Case, load_cases, sample_cases, shard_cases
+from omniop.conformance.cases import KINDS, Case, load_cases, matching, sample_cases, shard_cases
 from omniop.conformance.engines import Fallback, omniop_engine
 from omniop.conformance.expectations import Expectations
 from omniop.conformance.oracles import ENGINES
@@ -34,7 +36,8 @@ class Settings:
     so many of the cases, 0 for all. ``shard``: one part of so many. ``fold``: let constants be constants, as a user's
     session does. ``strict``: run each case in all the ways of `omniop.conformance.strict`. ``oracle``: run one of
     `ENGINES` instead of omniop on ``device``. ``jobs``: worker processes, 0 for none. ``expect``: lists of expectations
-    beside the suite's.
+    beside the suite's. ``model``: instead of all of these cases, the nodes of a model file, its open dims sized by
+    ``dims``, some of its inputs read from ``inputs``, and its weights constant.
     """
 
     device: str = "cpu"
@@ -50,6 +53,9 @@ class Settings:
     expect: tuple[Path, ...] = ()
     extent: Extent = "usual"
     strict: bool = False
+    model: Path | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -68,11 +74,31 @@ class Settings:
             "strict": self.strict,
             "oracle": self.oracle or "",
             "timeout": self.timeout,
+            "model": str(self.model or ""),
+            "dims": dict(self.dims),
+            "inputs": {name: str(file) for name, file in self.inputs.items()},
         }
 
 
+@contextmanager
+def selected(settings: Settings) -> Iterator[list[Case]]:
+    """The chosen cases, those of a model for as long as their files are there. ValueError for a setting that is wrong;
+    for a model that cannot be harvested, ModelError and FeedError."""
+    if settings.model is None:
+        yield select(settings)
+        return
+    from omniop.conformance.harvest.case import harvested_cases
+
+    with tempfile.TemporaryDirectory(prefix="omniop-harvest-") as folder:
+        found = harvested_cases(settings.model, settings.dims, settings.inputs, Path(folder))
+        cases = matching(found, settings.filter)
+        if not cases:
+            raise ValueError(f"no node of {settings.model} matches {settings.filter!r}")
+        yield shard_cases(cases, *settings.shard)
+
+
 def select(settings: Settings) -> list[Case]:
-    """The chosen cases: filtered, then sampled, then the shard. ValueError for a setting that is wrong."""
+    """The suite's own cases: filtered, then sampled, then the shard. ValueError for a setting that is wrong."""
     cases = load_cases(settings.filter, settings.kinds)
     if not cases:
         raise ValueError(f"no case matches {settings.filter!r}")
@@ -86,10 +112,14 @@ def select(settings: Settings) -> list[Case]:
 
 
 def run_suite(settings: Settings, show: Show) -> Report:
-    """Run the suite. ValueError for settings that are wrong; a device that is not there makes cases ``unavailable``."""
-    cases = select(settings)
+    """Run the suite. Raises what `selected` does; a device that is not there makes cases ``unavailable``."""
+    with selected(settings) as cases:
+        return _run(settings, cases, show)
+
+
+def _run(settings: Settings, cases: Sequence[Case], show: Show) -> Report:
     expected = Expectations.load(settings.expect)
-    stale = expected.stale({case.name for case in load_cases()})
+    stale = expected.stale({case.name for case in (*load_cases(), *cases)})
     start = time.perf_counter()
     known, results = _device_and_results(settings, cases)
     judged = (expected.apply(result, known.fingerprint.get("name", settings.target)) for result in results)
@@ -111,7 +141,9 @@ def run_suite(settings: Settings, show: Show) -> Report:
 def _device_and_results(settings: Settings, cases: Sequence[Case]) -> tuple[Known, Iterator[Result]]:
     if settings.oracle:
         return Known({}), run_cases(cases, ENGINES[settings.oracle], settings.jobs, settings.timeout)
-    engine = omniop_engine(settings.device, settings.fallback, fold=settings.fold, strict=settings.strict)
+    engine = omniop_engine(
+        settings.device, settings.fallback, fold=settings.fold or settings.model is not None, strict=settings.strict
+    )
     try:
         known = probe(settings.device) if settings.jobs else here(settings.device)
     except Unavailable as error:
