@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from omniop.backends.base import Buffer, Device, Runnable
 from omniop.dispatcher.watch import tell
 from omniop.opset.errors import DeviceError, PlacementError
+from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Work
 from omniop.opset.legalise import Refusal, legalise, legalise_expr
 
@@ -75,12 +76,16 @@ class Builds:
             if isinstance(result, Refusal):
                 raise PlacementError(f"{self.device.name} cannot run a planned kernel: {result.code}: {result.detail}")
             return result
-        if isinstance(work, Call) and work.epilogue is not None:
-            tail = legalise_expr(work.epilogue, caps)
-            if isinstance(tail, Refusal):
-                raise PlacementError(f"{self.device.name} cannot run an epilogue: {tail.code}: {tail.detail}")
-            return replace(work, epilogue=tail)
+        if isinstance(work, Call):
+            return replace(work, epilogue=self._legal_tail(work.epilogue), scores=self._legal_tail(work.scores))
         return work
+
+    def _legal_tail(self, tail: Expr | None) -> Expr | None:
+        """Of an expression with a hole."""
+        legal = None if tail is None else legalise_expr(tail, self.device.caps)
+        if isinstance(legal, Refusal):
+            raise PlacementError(f"{self.device.name} cannot run an epilogue: {legal.code}: {legal.detail}")
+        return legal
 
 
 _builds: WeakKeyDictionary[Device, Builds] = WeakKeyDictionary()

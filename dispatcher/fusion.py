@@ -20,7 +20,7 @@ from omniop.backends.base import Device
 from omniop.dispatcher.inline import Inliner
 from omniop.opset import expr, poly, prims
 from omniop.opset.alu import ALU
-from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Structured, Tensor
+from omniop.opset.definitions import Attention, Definition, Map, Repeat, Scatter, Structured, Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.layout import ROW_MAJOR, Layout
 from omniop.opset.sym import ShapeEnv, as_expr, product
@@ -126,8 +126,7 @@ class Fusion:
     def _boundary(self, definition: Definition) -> list[Tensor]:
         """Tensors that a call, a scatter or a repeat needs in buffers (views are looked through)."""
         if isinstance(definition, Structured):
-            tuned = definition.prim.startswith("kernel:")
-            views = [self.operand_view(self.resolve(t), tuned) for t in definition.operands]
+            views = [self.operand_view(self.resolve(t), definition) for t in definition.operands]
             return [self.resolve(t) if v is None else v[0] for t, v in zip(definition.operands, views, strict=True)]
         if isinstance(definition, Scatter):
             return [self.resolve(b) for b in definition.bases if b is not None]
@@ -307,10 +306,13 @@ class Fusion:
                 stack.extend(self.inputs(t.definition))
         return found
 
-    def operand_view(self, tensor: Tensor, tuned: bool) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
-        """`as_view` of a call's operand; for a tuned kernel only where the tensor is its base in another shape."""
-        view = None if tensor in self.layouts else self.as_view(tensor)
-        if view is None or not tuned:
+    def operand_view(self, tensor: Tensor, reader: Structured) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
+        """`as_view` of a call's operand; for a tuned kernel only where the tensor is its base in another shape, for
+        attention wherever its matrices are strided."""
+        if tensor in self.layouts:
+            return None
+        view = self.as_view(tensor, tensor.rank - 2 if isinstance(reader, Attention) else 0)
+        if view is None or not reader.prim.startswith("kernel:"):
             return view
         base, offset, strides = view
         steps = zip(strides, row_major_strides(tensor.extents), tensor.extents, strict=True)
@@ -318,8 +320,9 @@ class Fusion:
         count = poly.same(as_expr(product(tensor.shape)), as_expr(product(base.shape)))
         return view if same and count and expr.is_const(offset, 0) else None
 
-    def as_view(self, tensor: Tensor) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
-        """(base, offset, strides) when the tensor is a strided view of another one in row-major order."""
+    def as_view(self, tensor: Tensor, batch: int = 0) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
+        """(base, offset, strides) when the tensor is a strided view of another one in row-major order. The first
+        ``batch`` axes may be anywhere in the offset; their strides are 0."""
         axes = prims.axes_of(tensor.shape)
         index: tuple[Expr, ...] = axes
         current = tensor
@@ -335,10 +338,22 @@ class Fusion:
             return None
         if self.layouts.get(current, ROW_MAJOR) is not ROW_MAJOR:
             return None
-        steps = poly.affine(poly.linear(index, current.extents), axes)
-        if steps is None:
-            return None
-        return current, steps[0], steps[1]
+        return strided(poly.linear(index, current.extents), axes, batch, current)
+
+
+def strided(
+    place: Expr, axes: Sequence[Expr], batch: int, base: Tensor
+) -> tuple[Tensor, Expr, tuple[Expr, ...]] | None:
+    """``place`` taken apart for `Fusion.as_view`."""
+    names = {a: expr.size(f"batch{k}") for k, a in enumerate(axes[:batch]) if a.op == "axis"}
+    steps = poly.affine(poly.simplify(expr.substitute(place, names)), tuple(axes[batch:]))
+    if steps is None:
+        return None
+    offset, strides = steps
+    if any(n in names.values() for s in strides for n in expr.walk(s)):
+        return None
+    back = {name: a for a, name in names.items()}
+    return base, expr.substitute(offset, back), (*[expr.index(0)] * batch, *strides)
 
 
 def row_major_strides(shape: Sequence[Expr]) -> tuple[Expr, ...]:

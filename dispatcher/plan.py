@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from omniop.backends.base import Device
-from omniop.dispatcher.fusion import Fusion, row_major_strides
+from omniop.dispatcher.fusion import Fusion, row_major_strides, strided
 from omniop.dispatcher.inline import Inliner, KernelBuilder, build_kernel
 from omniop.opset import expr, poly, prims
-from omniop.opset.definitions import Definition, Map, Repeat, Scatter, Structured, Tensor
+from omniop.opset.definitions import Attention, Definition, Map, Repeat, Scatter, Structured, Tensor
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Work
 from omniop.opset.layout import ROW_MAJOR
@@ -246,14 +246,19 @@ class Planner(Fusion):
 
     def _call_step(self, definition: Structured, epilogue: Tensor | None) -> Step:
         builder = self._builder()
-        tuned = definition.prim.startswith("kernel:")
         operands = []
         for t in map(self.resolve, definition.operands):
-            view = None if t in self.materialised else self.operand_view(t, tuned)
-            base, offset, strides = view or (t, expr.index(0), row_major_strides(t.extents))
+            view = None if t in self.materialised else self.operand_view(t, definition)
+            base, offset, strides = view or self._whole(t, definition)
             operands.append(builder.view(base, t.extents, offset, strides))
         tail: Expr | None = None
+        scores: Expr | None = None
         origins = {definition.origin}
+        if isinstance(definition, Attention):
+            origins |= {d.origin for d in definition.covers}
+            if definition.scores is not None:
+                scores, more = self._scores(definition.scores, builder)
+                origins |= more
         targets: tuple[Tensor, ...] = definition.outputs
         if epilogue is not None:
             tail, more = self._epilogue(definition.outputs[0], epilogue, builder)
@@ -272,8 +277,25 @@ class Planner(Fusion):
             definition.attrs,
             len(builder.sizes),
             tail,
+            scores,
         )
         return self._step(definition, call, builder, origins, "call")
+
+    def _whole(self, tensor: Tensor, reader: Structured) -> tuple[Tensor, Expr, tuple[Expr, ...]]:
+        """A buffer of its own as `operand_view` has one."""
+        axes = prims.axes_of(tensor.shape)
+        batch = tensor.rank - 2 if isinstance(reader, Attention) else 0
+        view = strided(poly.linear(axes, tensor.extents), axes, batch, tensor)
+        assert view is not None
+        return view
+
+    def _scores(self, scores: Expr, builder: KernelBuilder) -> tuple[Expr, set[int]]:
+        """An attention's scores over buffers."""
+        axes = sorted((n for n in expr.walk(scores) if n.op == "axis"), key=lambda a: int(a.attr))
+        value = self._inliner(1 << 10).expand(scores, {a: a for a in axes})
+        read = {self.resolve(n.attr.source) for n in expr.walk(scores) if n.op == "load"}
+        origins = set().union(*(self._origins(t) for t in read if not self.is_leaf(t)))
+        return builder.size_arguments(builder.flatten(value)), origins
 
     def _epilogue(self, result: Tensor, out: Tensor, builder: KernelBuilder) -> tuple[Expr, set[int]]:
         """The expression of ``out`` over the axes of ``result``, with a hole where it reads it."""

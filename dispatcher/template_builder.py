@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omniop.backends.base import Device
+from omniop.dispatcher.attention import fuse_attention
 from omniop.dispatcher.binding import SizeFunction
 from omniop.dispatcher.build import builds_of
 from omniop.dispatcher.graph import Value
@@ -66,6 +67,8 @@ class TemplateBuilder:
             made_here = [value for _, value in items if _is_made(value)]
             placement.layouts.settle(traced.trace.definitions, made_here)
             kept = {k: self._row_major(value) for k, (_, value) in enumerate(items) if _is_made(value)}
+            definitions, replaced = list(traced.trace.definitions), placement.replaced
+            placement.device_of.update(fuse_attention(definitions, list(kept.values()), self._device_of, replaced))
         planner = Planner(
             self.env,
             traced.trace.definitions,

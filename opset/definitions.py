@@ -168,6 +168,24 @@ class Structured(Definition):
 
 
 @dataclass(eq=False)
+class Attention(Structured):
+    """``softmax(scores(q @ k)) @ v`` of operands q [*batch, M, d], k [*batch, d, N] and v [*batch, N, columns].
+
+    ``scores``: an expression over the axes of [*batch, M, N] with a hole for the product's value; None for the value
+    itself. The attribute ``blank``: rows of scores that are all -inf give zeros. ``covers``: what it was made of.
+    """
+
+    scores: Expr | None = None
+    covers: tuple[Definition, ...] = ()
+
+    def expressions(self) -> tuple[Expr, ...]:
+        return () if self.scores is None else (self.scores,)
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        return tuple(dict.fromkeys((*self.operands, *self._loaded)))
+
+
+@dataclass(eq=False)
 class Repeat(Definition):
     """``count`` runs of a body. The body's tensors are in the same trace, after ``carried`` (Sources that stand for
     the carried values); ``step`` is the size symbol that counts the runs from 0.

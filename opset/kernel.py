@@ -147,11 +147,13 @@ class View:
 
 @dataclass(frozen=True)
 class Call:
-    """A prim on views: ``prim`` is "contract", a structured prim's name, or "kernel:NAME" for a tuned kernel.
+    """A prim on views: ``prim`` is "contract", "attention", a structured prim's name, or "kernel:NAME" for a tuned
+    kernel.
 
     ``attrs`` are the prim's parameters (name, value), sorted; see `omniop.opset.prims` for each prim's. ``epilogue`` is
     an expression with a `expr.hole` for the prim's value at axes (0 .. rank-1) of ``results[0]``; it may load from
-    other params.
+    other params. ``scores``: that of `definitions.Attention`, likewise; its operands' offsets are over the batch axes,
+    whose strides are 0.
     """
 
     prim: str
@@ -161,12 +163,15 @@ class Call:
     attrs: tuple[tuple[str, Any], ...] = ()
     sizes: int = 0
     epilogue: Expr | None = None
+    scores: Expr | None = None
 
     def attr(self, name: str) -> Any:
         return dict(self.attrs)[name]
 
     def describe(self) -> str:
         text = f"{self.prim}({', '.join(f'{n}={v}' for n, v in self.attrs)})"
+        if self.scores is not None:
+            text += f" of {expr.format_expr(self.scores)[:100]}"
         return text if self.epilogue is None else f"{text} then {expr.format_expr(self.epilogue)[:100]}"
 
 

@@ -20,9 +20,10 @@ from omniop.backends.codegen.llvm_flow import (
     when,
     word,
 )
-from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
+from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
 from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
-from omniop.backends.codegen.llvm_panels import LINE, Field, Tile, print_tile, tile_of
+from omniop.backends.codegen.llvm_panels import Field
+from omniop.backends.codegen.llvm_strips import Strips, print_strips
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 
@@ -59,23 +60,16 @@ ENTRY = "gemm"
 
 def print_gemm(module: Module) -> None:
     """Adds ``gemm`` and all that it calls."""
-    tile = tile_of(module.target)
-    heights = range(1, tile.rows + 1)
-    for rows in heights:
-        for vectors in range(1, tile.vectors + 1):
-            print_tile(module, f"tile_{rows}x{vectors}", rows, vectors)
+    print_strips(module)
     for name, packer in PACKERS.items():
         print_packer(module, f"pack_{name}", packer)
-    tiles = [f"tile_{rows}x{vectors}" for rows in heights for vectors in range(1, tile.vectors + 1)]
-    function_table(module, "tiles", tiles)
     function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
-    _Driver(module, tile).define()
+    _Driver(module).define()
 
 
 class _Driver:
-    def __init__(self, module: Module, tile: Tile) -> None:
+    def __init__(self, module: Module) -> None:
         self.module = module
-        self.tile = tile
         self.code = Code(module, "work")
         self.field = {f: word(self.code, "%context", f) for f in Field if f < Field.TAPS}
 
@@ -148,45 +142,21 @@ class _Driver:
         steps: Value,
         at: dict[BlockWord, Value],
     ) -> None:
-        """All tiles of a block, strip by strip under each panel. The first strips ask for the next panel: it is read
-        from memory while this one is in the caches."""
-        f, tile = self.field, self.tile
-        a, b, c = pointers
-        more = code.convert("zext", code.compare("sgt", k, index(0)), INT64)
-        run = code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS])
-        several = code.compare("sgt", rows, index(tile.rows))  # a panel that is used once is streamed well as it is
-        askers = code.select(several, index(tile.width // LINE), index(0))
-
-        def panel(outer: Code, x: Value) -> None:
-            columns = least(outer, outer.op("sub", run, x), index(tile.width))
-            vectors = outer.op("udiv", plus(outer, columns, tile.lanes - 1), index(tile.lanes))
-            written = outer.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
-            right = outer.element(b, FLOAT32, outer.mul(outer.op("udiv", x, index(tile.width)), f[Field.B_PANEL]))
-            after = outer.element(right, FLOAT32, f[Field.B_PANEL])
-            line = outer.element(c, FLOAT32, x)
-
-            loop = Loop(outer, inside := Code(self.module), [index(0), index(0)])
-            row, strip = loop.carried
-            loop.test(inside.compare("slt", row, rows))
-            height = self._height(inside, inside.op("sub", rows, row))
-            lines = inside.element(after, FLOAT32, inside.mul(strip, inside.mul(steps, index(LINE))))
-            ahead = inside.let(f"select {inside.compare('slt', strip, askers)}, ptr {lines}, ptr {right}")
-            left = inside.element(a, FLOAT32, inside.mul(row, f[Field.A_ROW]))
-            place = inside.element(line, FLOAT32, inside.mul(row, f[Field.C_ROW]))
-            numbers = (f[Field.A_ROW], f[Field.A_K], self.b_row, steps, f[Field.C_ROW], written, more)
-            shape = inside.add(inside.mul(plus(inside, height, -1), index(tile.vectors)), plus(inside, vectors, -1))
-            call_of(inside, "tiles", shape, (left, right, place, ahead), numbers)
-            loop.close([inside.add(row, height), plus(inside, strip, 1)])
-
-        each(code, index(0), run, tile.width, panel)
-
-    def _height(self, code: Code, left: Value) -> Value:
-        """Rows of the next strip: what is left over is shared by the last two, since a flat one keeps the multipliers
-        waiting."""
-        most = index(self.tile.rows)
-        half = code.op("lshr", plus(code, left, 1), index(1))
-        few = code.select(code.compare("sle", left, most), left, half)
-        return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
+        """All tiles of a block."""
+        f = self.field
+        strips = Strips(
+            a_row=f[Field.A_ROW],
+            a_k=f[Field.A_K],
+            b_row=self.b_row,
+            b_panel=f[Field.B_PANEL],
+            rows=rows,
+            columns=code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS]),
+            steps=steps,
+            c_row=f[Field.C_ROW],
+            whole=code.convert("zext", self.fused, INT64),
+            more=code.convert("zext", code.compare("sgt", k, index(0)), INT64),
+        )
+        strips.call(code, *pointers)
 
     def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, count: Value) -> None:
         """The epilogue, if there is one."""

@@ -51,6 +51,8 @@ class Field(IntEnum):
     ROW_BLOCK = auto()
     ROW_BLOCKS = auto()
     BLOCKS = auto()
+    COLUMN_COUNT = auto()
+    """Of the right operand, where it is packed whole."""
     PACKER = auto()
     """Its number, or -1 where b is read where it lies, in whole vectors, the rows of a panel `B_K` apart."""
     BATCH_TABLE = auto()

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 _COMPUTE = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) | {dtypes.FLOAT32, dtypes.FLOAT64}
 
 
+ATTENTION = "attention"
+
+
 class CpuDevice(Device):
     """See the module. A launch is done when it returns."""
 
@@ -80,19 +83,19 @@ class CpuDevice(Device):
     # Work -------------------------------------------------------------------------------------------------------------
 
     def accepts(self, op: OpContext) -> Answer:
-        from omniop.backends.cpu import calls  # here and below: a plan from the disk needs none of them
+        from omniop.backends.cpu import attention, calls  # here and below: a plan from the disk needs none of them
 
-        return calls.accepts(op)
+        return attention.accepts(op) if op.op == ATTENTION else calls.accepts(op)
 
     def accepts_epilogue(self, prim: str) -> bool:
         if prim.startswith("kernel:"):
             return self.kernels.named(prim.removeprefix("kernel:")).epilogue
         from omniop.backends.cpu.calls import PRIMS
 
-        return prim in PRIMS and PRIMS[prim].epilogue
+        return prim == ATTENTION or (prim in PRIMS and PRIMS[prim].epilogue)
 
     def build(self, works: Sequence[Work]) -> list[Runnable]:
-        plans = self._planned([w for w in works if isinstance(w, Call) and not _is_tuned(w)])
+        plans = self._planned([w for w in works if isinstance(w, Call) and not _is_special(w)])
         kernels = [w for w in works if isinstance(w, Kernel)]
         kernels += [k for plan in plans.values() for k in plan.kernels]
         built = dict(zip(kernels, build_kernels(kernels), strict=True))
@@ -102,6 +105,10 @@ class CpuDevice(Device):
                 runnables.append(built[work])
             elif work in plans:
                 runnables.append(plans[work].runnable(built))
+            elif work.prim == ATTENTION:
+                from omniop.backends.cpu.attention import AttentionCall
+
+                runnables.append(AttentionCall(work, self.caps))
             else:
                 runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
         return runnables
@@ -136,8 +143,9 @@ class CpuDevice(Device):
         return direct(run, table, feeds, outputs) if isinstance(run, Program) else None
 
 
-def _is_tuned(call: Call) -> bool:
-    return call.prim.startswith("kernel:")
+def _is_special(call: Call) -> bool:
+    """Whether it is no prim of `calls`."""
+    return call.prim == ATTENTION or call.prim.startswith("kernel:")
 
 
 def fingerprint() -> Fingerprint:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from omniop.backends.codegen.llvm_blocks import BlockSize
 from omniop.opset import expr, poly
-from omniop.opset.dtype import DType
+from omniop.opset.dtype import FLOAT32, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store, View
 from omniop.opset.legalise import Capabilities, legalise_expr, stored_dtype
@@ -59,7 +59,7 @@ def block_kernel(call: Call, caps: Capabilities, sums: DType | None = None) -> K
         return expr.size(f"{least}s{call.sizes + which}")
 
     lead, rest = 1, expr.index(0)
-    if call.prim == "contract":
+    if call.prim in ("contract", "attention"):
         lead, sides = rank - 2, {rank - 2: BlockSize.ROW, rank - 1: BlockSize.X}
     elif pixels_are_one_run(call):
         sides = {1: BlockSize.ROW, _last_of_space(view): BlockSize.X}
@@ -82,6 +82,29 @@ def block_kernel(call: Call, caps: Capabilities, sums: DType | None = None) -> K
     params = (*_stored_params(call, caps), Param(sums))
     stores = (Store(view.buffer, _offset(view, places), value),)
     return Kernel(params, tuple(axes.values()), stores, call.sizes + BlockSize.PLACES + lead)
+
+
+def scores_kernel(call: Call, caps: Capabilities) -> Kernel:
+    """An attention's scores from a block of its first product that lies in one more buffer into another one, which may
+    be the same memory. Sizes are as of `block_kernel`."""
+    (*batch, queries, _), (*_, keys) = call.operands[0].shape, call.operands[1].shape
+    rank = len(batch) + 2
+    assert call.scores is not None
+
+    def size(which: int, least: str = "") -> Expr:
+        return expr.size(f"{least}s{call.sizes + which}")
+
+    row, column = (expr.axis(n, size(s)) for n, s in enumerate((BlockSize.ROWS, BlockSize.COUNT_X)))
+    places = [size(BlockSize.PLACES + k, expr.SCALAR) for k in range(len(batch))]
+    places += [row + size(BlockSize.ROW, expr.SCALAR), column + size(BlockSize.X, expr.SCALAR)]
+    place = row * size(BlockSize.BLOCK_ROW) + column
+    value = expr.load(len(call.params), (place,), FLOAT32)
+    axes = (expr.axis(k, d) for k, d in enumerate((*batch, queries, keys)))
+    changes = {n: value for n in expr.walk(call.scores) if n.op == "hole"}
+    changes |= {a: p for a, p in zip(axes, places, strict=True) if a.op == "axis"}
+    params = (*(replace(p, written=False) for p in _stored_params(call, caps)), Param(FLOAT32), Param(FLOAT32, True))
+    store = Store(len(call.params) + 1, place, expr.substitute(call.scores, changes))
+    return Kernel(params, (row, column), (store,), call.sizes + BlockSize.PLACES + rank - 2)
 
 
 def copy_kernel(call: Call, operand: int, caps: Capabilities, row: int | None = None) -> Kernel:
