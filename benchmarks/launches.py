@@ -113,8 +113,8 @@ def profile(path: Path, feeds: Mapping[str, np.ndarray], device: str, runs: int)
             len(group),
             group[0][1].kind,
             names,
-            _shapes(work),
-            _operations(work) * len(group),
+            _shapes(work, found),
+            _operations(work, found) * len(group),
         )
         for (work, names), group in together.items()
     ]
@@ -127,23 +127,29 @@ def _cpu(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def _shapes(work: Work) -> str:
+def _prim(call: Call, device: Device) -> str:
+    """What a call computes, by a tuned kernel or taken whole."""
+    return call.prim if call.tuned is None else device.kernels.named(call.tuned).op
+
+
+def _shapes(work: Work, device: Device) -> str:
     """Of a call's operands, of a kernel's axes."""
     if isinstance(work, Call):
         views = (*work.operands, *work.results)
         shapes = [f"[{'x'.join(format_expr(extent) for extent in view.shape)}]" for view in views]
-        return f"{work.prim} {' '.join(shapes)}"
+        by = "" if work.tuned is None else f" by {work.tuned}"
+        return f"{_prim(work, device)} {' '.join(shapes)}{by}"
     return "kernel over " + " x ".join(format_expr(axis.args[0]) for axis in work.axes)
 
 
-def _operations(work: Work) -> int:
+def _operations(work: Work, device: Device) -> int:
     """Of a product or a convolution of known shapes; else 0."""
-    if not isinstance(work, Call) or work.prim not in ("contract", "conv"):
+    if not isinstance(work, Call) or (prim := _prim(work, device)) not in ("contract", "conv"):
         return 0
     shapes = [
         [extent.attr if extent.op == "const" else 0 for extent in v.shape] for v in (*work.operands, *work.results)
     ]
-    terms = shapes[0][-1] if work.prim == "contract" else math.prod(shapes[1][1:])
+    terms = shapes[0][-1] if prim == "contract" else math.prod(shapes[1][1:])
     return 2 * math.prod(shapes[-1]) * terms
 
 

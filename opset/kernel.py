@@ -145,6 +145,19 @@ class View:
     offset: Expr
 
 
+_TUNED = "kernel:"
+
+
+def tuned_prim(name: str) -> str:
+    """What stands in a prim's place for the tuned kernel ``name``."""
+    return _TUNED + name
+
+
+def tuned_kernel(prim: str) -> str | None:
+    """The name of the tuned kernel that stands in a prim's place, if one does."""
+    return prim.removeprefix(_TUNED) if prim.startswith(_TUNED) else None
+
+
 @dataclass(frozen=True)
 class Call:
     """A prim on views: ``prim`` is "contract", "attention", a structured prim's name, or "kernel:NAME" for a tuned
@@ -164,6 +177,11 @@ class Call:
     sizes: int = 0
     epilogue: Expr | None = None
     scores: Expr | None = None
+
+    @property
+    def tuned(self) -> str | None:
+        """The name of the tuned kernel that it is; None for a prim that a device takes whole."""
+        return tuned_kernel(self.prim)
 
     def attr(self, name: str) -> Any:
         return dict(self.attrs)[name]

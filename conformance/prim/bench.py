@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from omniop.backends.base import Buffer, Device, No, OpContext, TensorType
+from omniop.backends.base import Buffer, Device, No, OpContext, Runnable, TensorType
 from omniop.conformance.compare import compare, error_of
 from omniop.conformance.strict import Guard, UnsoundError
 from omniop.conformance.tolerance import EXACT, Tolerance
@@ -58,16 +58,16 @@ class Bench:
 
         It runs twice, and has to give the same bits. PlacementError where the device cannot run it.
         """
-        (runnable,) = builds_of(self.device).get([work])
-        first, again = (self._once(runnable, work, arrays, sizes) for _ in range(2))
+        (built,) = builds_of(self.device).get([work])
+        first, again = (self._once(built.run, work, arrays, sizes) for _ in range(2))
         for one, other in zip(first, again, strict=True):
             if one.tobytes() != other.tobytes():
                 raise UnsoundError("a second run gives other bits")
         return first
 
-    def _once(self, runnable: Any, work: Work, arrays: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
+    def _once(self, run: Runnable, work: Work, arrays: Sequence[np.ndarray], sizes: Sequence[int]) -> list[np.ndarray]:
         buffers = [self.upload(array) for array in arrays]
-        runnable(buffers, tuple(sizes))
+        run(buffers, tuple(sizes))
         self.device.sync()
         found = [self.download(buffer, array) for buffer, array in zip(buffers, arrays, strict=True)]
         for k, (param, array) in enumerate(zip(work.params, arrays, strict=True)):
