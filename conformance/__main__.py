@@ -81,7 +81,7 @@ def main(
     """Run ONNX's conformance cases and our own on a device.
 
     Levels: L0 asks for memory and each operation of the kernels at its edges, L1 for every operator, L2 for each tuned
-    kernel beside the lowering that it stands for.
+    kernel beside the lowering that it stands for, L3 for trained networks, where their packages are installed.
 
     Exit status: 0 nothing went wrong (what is unsupported, and what was expected to fail, did not); 1 a case failed,
     crashed or hung, passed against expectation, an expectation is stale, the device is not there, or fewer than
@@ -196,11 +196,18 @@ def diff_(before: Path, after: Path) -> None:
 
 
 @app.command("draw")
-def draw_(report: Path, html: HtmlOption = None, markdown: MarkdownOption = None, junit: JunitOption = None) -> None:
-    """Draw a report that was written with --json in other forms."""
+def draw_(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...")],
+    html: HtmlOption = None,
+    markdown: MarkdownOption = None,
+    junit: JunitOption = None,
+) -> None:
+    """Draw a report that was written with --json in other forms. Several, of several devices, make one HTML page."""
     if not (html or markdown or junit):
         raise typer.BadParameter(f"give at least one of {', '.join(f'--{form}' for form in FORMS)}")
-    draw(_read(report, "REPORT"), html=html, markdown=markdown, junit=junit)
+    if len(reports) > 1 and (markdown or junit):
+        raise typer.BadParameter("several reports are drawn as --html alone")
+    draw(*(_read(report, "REPORT") for report in reports), html=html, markdown=markdown, junit=junit)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 ONNX's are of five kinds: ``node`` (one operator each, and the same expanded into its function body), ``simple``,
 ``pytorch-converted``, ``pytorch-operator`` and ``light`` (whole networks with their weights left out). Ours of
 operators are ``edge`` (`omniop.conformance.edge`) and ``own`` (`omniop.conformance.own`); ``memory`` and ``prim`` ask a
-device itself (`omniop.conformance.prim`), ``tuned`` for its tuned kernels (`omniop.conformance.tuned`).
+device itself (`omniop.conformance.prim`), ``tuned`` for its tuned kernels (`omniop.conformance.tuned`); ``trained``
+are networks (`omniop.conformance.trained`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnx
@@ -35,9 +36,10 @@ LEVELS: Mapping[str, tuple[str, ...]] = {
     "L0": ("memory", "prim"),
     "L1": (*ONNX, "edge", "own"),
     "L2": ("tuned",),
+    "L3": ("trained",),
 }
 """What is asked of a device, from the bottom up, by the kinds of cases that ask it. L0: its memory, and every operation
-of its kernels, at their edges. L1: every operator. L2: its tuned kernels, beside its lowerings."""
+of its kernels, at their edges. L1: every operator. L2: its tuned kernels, beside its lowerings. L3: trained nets."""
 
 HARVESTED = "harvested"
 """The kind of the nodes of a user's model (`omniop.conformance.harvest`), which belong to no level."""
@@ -77,6 +79,9 @@ class Case:
     archive: str | None = field(default=None, repr=False)
     rtol: float = _RTOL
     atol: float = _ATOL
+
+    as_it_is: ClassVar[bool] = False
+    """Whether the model's constants stay constant, as in a user's session, in suite mode too."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -203,6 +208,11 @@ def _list(kind: str) -> Iterable[Case]:
 
         found = (check for check in table.catalogue().values() if check.kind == kind)
         yield from (PrimCase(check.name, kind, check.key, check.dtypes) for check in found)
+        return
+    if kind == "trained":
+        from omniop.conformance.trained import trained_cases
+
+        yield from trained_cases()
         return
     if kind == "tuned":
         from omniop.conformance.tuned import case as tuned

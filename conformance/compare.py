@@ -101,7 +101,8 @@ def _describe(actual: np.ndarray, expected: np.ndarray, equal: np.ndarray, toler
 
 
 def error_of(actual: Mapping[str, Any], expected: Mapping[str, Any]) -> Error | None:
-    """The worst error of a run's float outputs, over the values that are finite on both sides; None without any."""
+    """The worst error of a run's float outputs, over the values that are finite on both sides; None without any.
+    Nothing is relative to 0."""
     pairs = (pair for name, value in expected.items() for pair in _float_pairs(actual.get(name), value))
     found = [error for one, other in pairs if (error := _array_error(one, other))]
     if not found:
@@ -127,7 +128,7 @@ def _array_error(actual: np.ndarray, expected: np.ndarray) -> Error | None:
         return None
     distance = np.abs(one - other)[finite]
     with np.errstate(all="ignore"):
-        relative = np.where(distance == 0, 0.0, distance / np.maximum(np.abs(other[finite]), np.finfo(np.float64).tiny))
+        relative = np.where(other[finite] == 0, 0.0, distance / np.abs(other[finite]))
     steps = _steps(_ordinal(actual)[finite], _ordinal(expected)[finite])
     return Error(float(distance.max()), float(relative.max()), float(steps.max()))
 

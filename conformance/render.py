@@ -10,11 +10,11 @@ from omniop.conformance.markdown import markdown_text
 from omniop.conformance.page import html_page
 from omniop.conformance.record import Report
 
-FORMS: Mapping[str, Callable[[Report], str]] = {"html": html_page, "markdown": markdown_text, "junit": junit_xml}
+FORMS: Mapping[str, Callable[..., str]] = {"html": html_page, "markdown": markdown_text, "junit": junit_xml}
 
 
-def draw(report: Report, **paths: Path | None) -> None:
-    """Write ``report`` in each form of `FORMS` that is given a path."""
+def draw(*reports: Report, **paths: Path | None) -> None:
+    """Write the report in each form of `FORMS` that is given a path. The page takes several, the others one."""
     for form, path in paths.items():
         if path is not None:
-            path.write_text(FORMS[form](report))
+            path.write_text(FORMS[form](*reports))

@@ -41,6 +41,8 @@ def _verdict(case: Case, engine: Engine) -> Verdict:
                 return _answer(case, engine)
             if case.refused:
                 return _refusal(case, engine)
+            if case.as_it_is and isinstance(engine, OmniopEngine):
+                engine = replace(engine, fold=True)
             prepared = engine(case.model)
             reason, error = _draw(case, prepared) if case.draw or case.name in DRAWS else _run(case, prepared)
             facts = prepared.facts() if isinstance(prepared, Telling) else Facts()

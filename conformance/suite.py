@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from omniop.conformance.cases import KINDS, Case, load_cases, matching, sample_cases, shard_cases
+from omniop.conformance.cases import KINDS, LEVELS, Case, load_cases, matching, sample_cases, shard_cases
 from omniop.conformance.engines import Fallback, omniop_engine
 from omniop.conformance.expectations import Expectations
 from omniop.conformance.oracles import ENGINES
@@ -31,13 +31,14 @@ Show = Callable[[Iterable[Result], int, str], list[Result]]
 class Settings:
     """What to run and how to judge it.
 
-    ``extent``: a quick sample of all kinds, everything, or everything but for the cases of kind ``own``, of which there
-    is a sample unless a filter or their kind asks for them. ``filter``: a regular expression on case names. ``sample``:
+    ``extent``: a quick sample, everything, or everything but for the cases of kind ``own``, of which there is a sample
+    unless a filter or their kind asks for them. Trained networks (L3) are left to those who ask for them, and to runs
+    of everything. ``filter``: a regular expression on case names. ``sample``:
     so many of the cases, 0 for all. ``shard``: one part of so many. ``fold``: let constants be constants, as a user's
     session does. ``strict``: run each case in all the ways of `omniop.conformance.strict`. ``oracle``: run one of
     `ENGINES` instead of omniop on ``device``. ``jobs``: worker processes, 0 for none. ``expect``: lists of expectations
     beside the suite's. ``model``: instead of all of these cases, the nodes of a model file, its open dims sized by
-    ``dims``, some of its inputs read from ``inputs``, and its weights constant.
+    ``dims``, some of its inputs read from ``inputs``.
     """
 
     device: str = "cpu"
@@ -99,7 +100,8 @@ def selected(settings: Settings) -> Iterator[list[Case]]:
 
 def select(settings: Settings) -> list[Case]:
     """The suite's own cases: filtered, then sampled, then the shard. ValueError for a setting that is wrong."""
-    cases = load_cases(settings.filter, settings.kinds)
+    whole = tuple(settings.kinds) != KINDS or settings.extent == "full" or settings.filter
+    cases = load_cases(settings.filter, settings.kinds if whole else [k for k in KINDS if k not in LEVELS["L3"]])
     if not cases:
         raise ValueError(f"no case matches {settings.filter!r}")
     if settings.extent == "usual" and not settings.filter and tuple(settings.kinds) != ("own",):

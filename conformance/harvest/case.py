@@ -26,6 +26,8 @@ from omniop.opset.errors import UnsupportedError
 class HarvestedCase(Case):
     """A node of a model; its outputs are computed by an oracle on first use."""
 
+    as_it_is = True
+
     @property
     def tolerance(self) -> Tolerance:
         """The operator's, with room for sums as long as networks have them, which an oracle may round, too."""

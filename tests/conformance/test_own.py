@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from omniop.conformance.cases import Case, load_cases, sample_cases
+from omniop.conformance.cases import LEVELS, Case, load_cases, sample_cases
 from omniop.conformance.distribution import judge_choices, judge_mask, judge_values
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.oracles import onnxruntime_engine
@@ -67,7 +67,9 @@ def test_a_quick_run_is_small_and_a_filter_finds_every_case() -> None:
     assert len(select(Settings(extent="quick"))) == QUICK
     usual = select(Settings())
     assert sum(case.kind == "own" for case in usual) == USUAL
-    assert len(select(Settings(extent="full"))) == len(usual) - USUAL + len(OWN)
+    trained = load_cases(kinds=LEVELS["L3"])
+    assert not set(trained) & set(usual)
+    assert len(select(Settings(extent="full"))) == len(usual) - USUAL + len(OWN) + len(trained)
     assert select(Settings(filter=f"^{OWN[17].name}$")) == [OWN[17]]
 
 

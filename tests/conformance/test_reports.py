@@ -162,7 +162,7 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     data = held(page)
     assert [case["name"] for case in data["cases"]] == [r.name for r in REPORT.results]
     assert data["cases"][1]["reason"] == "1 of 3 values </script> | differ"
-    assert data["command"] == "omniop conformance --device mychip --fold -vv --filter"
+    assert data["backends"][0]["command"] == "omniop conformance --device mychip --fold -vv --filter"
     assert data["dtypes"] == ["float32", "float16", "int8"]
     assert "prefers-color-scheme: dark" in text
 
@@ -183,7 +183,7 @@ def test_the_page_colours_every_status() -> None:
 def test_the_command_on_the_page_is_one(tmp_path: Path) -> None:
     """What the page says repeats a case does so."""
     data = held(Page(FORMS["html"](REPORT)))
-    words = data["command"].replace("mychip", "reference").split()
+    words = data["backends"][0]["command"].replace("mychip", "reference").split()
     assert words[:2] == ["omniop", "conformance"]
     done = CliRunner().invoke(app, [*words[2:], "^test_abs$", "-n", "0"])
     assert done.exit_code == 0, done.output
