@@ -6,6 +6,7 @@ so two templates that fold or pack the same weights hold one copy.
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class Recipe:
     def launch(self, outputs: Sequence[Buffer]) -> None:
         made, read = iter(outputs), iter(self.sources)
         self.built.run([next(made) if written else next(read).buffer for written in self.written], ())
+        for source in self.sources:
+            if source.array is not None:
+                _let_go(source.array)
 
 
 class Weights:
@@ -137,6 +141,23 @@ class Weights:
                     for buffer, (elements, dtype) in zip(buffers, outputs, strict=True)
                 ]
             return self._derived[device, key]
+
+
+def _let_go(array: np.ndarray) -> None:
+    """The pages of an array that is mapped from a file, most of which are read this once. Who reads them again finds
+    them where the system keeps files."""
+    root: Any = array
+    while root is not None and not isinstance(root, np.memmap):
+        root = getattr(root, "base", None)
+    if root is None or root.mode != "r" or not hasattr(mmap, "MADV_DONTNEED") or not array.flags.c_contiguous:
+        return
+    while isinstance(root.base, np.memmap):
+        root = root.base
+    begin = array.ctypes.data - root.ctypes.data + root.offset % mmap.ALLOCATIONGRANULARITY
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if end > first:
+        root.base.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def _buffer_of(device: Device, array: np.ndarray) -> Buffer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import omniop
 from omniop.backends.base import Runnable
 from omniop.dispatcher.report import templates_of
+from omniop.dispatcher.weights import Constant, Recipe
+from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Work
 from tests.dispatcher.conftest import LoadPlain
 from tests.gate.case import model, normal
@@ -84,3 +87,38 @@ def test_constants_are_built_with_the_run(load_plain: LoadPlain, monkeypatch: py
     (template,) = session.explain().templates
     assert template.constant_steps > 0
     assert len(batches) == 1
+
+
+def resident(array: np.ndarray) -> int:
+    """Bytes of the array's memory that are in the process's own."""
+    with open("/proc/self/smaps", encoding="ascii") as file:
+        inside = False
+        for line in file:
+            first, _, last = line.split()[0].partition("-")
+            if last:
+                inside = int(first, 16) <= array.ctypes.data < int(last, 16)
+            elif inside and first == "Rss:":
+                return int(line.split()[1]) * 1024
+    raise AssertionError("the array is in no mapping")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="it asks Linux")
+def test_weights_that_were_packed_leave_the_memory(tmp_path: Path) -> None:
+    """What a file holds of them is read once, and may be read again."""
+    (tmp_path / "weights").write_bytes(np.arange(1 << 20, dtype=np.float32).tobytes())
+    held = np.memmap(tmp_path / "weights", np.uint8, "r")
+    array = held[4096 + 8 :].view(np.ndarray)[: 3 << 20].view(np.float32)
+    sums = []
+
+    class Built:
+        @staticmethod
+        def run(buffers: Sequence[np.ndarray], sizes: Sequence[int]) -> None:
+            sums.append(float(buffers[1].sum()))
+            assert resident(array) > 3 << 20
+
+    source = Constant(None, array, array.nbytes, FLOAT32, array)  # type: ignore[arg-type]  # no device is asked
+    recipe = Recipe(Built(), (True, False), (source,))  # type: ignore[arg-type]  # what it needs of one
+    recipe.launch([np.empty(1)])
+    assert resident(array) < 1 << 18
+    recipe.launch([np.empty(1)])
+    assert sums[0] == sums[1] == array.sum()
