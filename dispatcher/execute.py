@@ -101,6 +101,16 @@ class GraphRunner:
             position = self._host_step(cut.node, env, report)
             reads = {}
 
+    def decisions(self) -> dict[int, Decision]:
+        """The latest one on each node that was reached, by the node's number."""
+        found = dict(self.host_decisions)
+        for made in self.templates.values():
+            for template in made:
+                found.update(template.decisions)
+        for inner in (*self.bodies.values(), *self.functions.values()):
+            found = {**inner.decisions(), **found}
+        return found
+
     def _output(self, v: Value, env: Env) -> RuntimeValue:
         return env[v] if v in env else v.array  # noqa: SIM401 - the array is read from its file when asked for
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.execute import GraphRunner
 from omniop.dispatcher.template import Template
 
@@ -109,17 +108,6 @@ def templates_of(runner: GraphRunner) -> Iterator[Template]:
         yield from templates_of(inner)
 
 
-def decisions_of(runner: GraphRunner) -> dict[int, Decision]:
-    """The latest decision on each node that was reached, by the node's number."""
-    found = dict(runner.host_decisions)
-    for made in runner.templates.values():
-        for template in made:
-            found.update(template.decisions)
-    for inner in (*runner.bodies.values(), *runner.functions.values()):
-        found = {**decisions_of(inner), **found}
-    return found
-
-
 def explain(session: Session) -> Explanation:
     """The session so far. Before the first run there is nothing placed yet."""
     labels = session.model.labels
@@ -128,7 +116,7 @@ def explain(session: Session) -> Explanation:
     result.threads = {d.name: session.threads or d.threads for d in session.devices if d.threads}
     for template in templates_of(session.runner):
         result.templates.append(_template(template, labels.names))
-    for _, d in sorted(decisions_of(session.runner).items()):
+    for _, d in sorted(session.runner.decisions().items()):
         rejected = [{"candidate": who, "code": why.code, "reason": str(why)} for who, why in d.rejected]
         result.nodes.append(NodeReport(d.label, d.op, d.device, d.route, rejected))
     result.copied_bytes = session.last_report.copied_bytes

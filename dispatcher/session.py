@@ -24,7 +24,6 @@ from omniop.dispatcher.plan_store import PlanStore
 from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.dispatcher.program import RunReport
 from omniop.dispatcher.registry import Registry, registry
-from omniop.dispatcher.report import Explanation, decisions_of, explain
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
 from omniop.dispatcher.weights import Weights
 from omniop.opset.errors import DeviceError, FeedError
@@ -32,6 +31,7 @@ from omniop.opset.errors import DeviceError, FeedError
 if TYPE_CHECKING:
     import onnx
 
+    from omniop.dispatcher.report import Explanation
     from omniop.opset.importer import ImportedModel
     from omniop.opset.rewrite import Applied
 
@@ -167,6 +167,8 @@ class Session:
 
     def explain(self) -> Explanation:
         """Where each node runs and why, kernels, copies and memory, of every template made so far."""
+        from omniop.dispatcher.report import explain
+
         return explain(self)
 
     def _env(self, feeds: Mapping[str, Any]) -> Env:
@@ -188,7 +190,7 @@ class Session:
         if self.fallback != "warn" or self._options.templates_made == self._told:
             return
         self._told = self._options.templates_made
-        fallen = [d for d in decisions_of(self.runner).values() if self._fallen(d)]
+        fallen = [d for d in self.runner.decisions().values() if self._fallen(d)]
         new = [d for d in fallen if d.origin not in self._warned]
         if not new:
             return

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from omniop.backends.cpu import gemv
+from omniop.backends.cpu.memory import Scratch
+from omniop.opset.kernel import Call
 
 _EXACT = ((np.dtype(np.float32), 1 << 24), (np.dtype(np.float64), 1 << 53))
 """Floats, and the magnitude up to which they hold every integer."""
+
+
+def contract(call: Call, operands: Sequence[np.ndarray], outs: Sequence[np.ndarray], scratch: Scratch) -> None:
+    """The prim."""
+    a, b = operands
+    matmul(a, b, outs[0])
 
 
 def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:

@@ -17,7 +17,6 @@ from omniop.backends.cpu.depthwise import Depthwise
 from omniop.backends.cpu.jit import CompiledKernel, MachineCode
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch
-from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.products import Product, convolution, matrix_product, step_through
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
@@ -119,10 +118,8 @@ class PanelCall(RecordedWork):
         self._epilogue = None if epilogue is None else epilogue.kernel
         self._otherwise = Later.of(otherwise)
 
-    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        otherwise = self._otherwise()
-        assert otherwise is not None
-        otherwise(buffers, sizes)
+    def otherwise(self) -> Runnable | None:
+        return self._otherwise()
 
     def record(self, sizes: tuple[int, ...]) -> Recording | None:
         call = self._call()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
-from omniop.backends.base import LaunchError
+from omniop.backends.base import LaunchError, Runnable
 from omniop.backends.cpu.kept import Keepable, Later
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.recording import Recording, tasks_of
@@ -39,7 +39,7 @@ class RecordedWork(Keepable, ABC):
     def on_disk(self) -> Keepable:
         bare = copy(self)
         bare._recordings = {}
-        return _Remembered(self._recordings, Later.of(bare))
+        return _Remembered(self._recordings, Later.of(bare), Later.of(self.otherwise()))
 
     def recording(self, sizes: tuple[int, ...]) -> Recording | None:
         """The launch for these sizes; None when it has to be called."""
@@ -61,23 +61,31 @@ class RecordedWork(Keepable, ABC):
         if program is None:
             recording = self.recording(key)
             if recording is None:
-                self.call(buffers, sizes)
+                other = self.otherwise()
+                assert other is not None
+                other(buffers, sizes)
                 return
             program = self._programs[key] = Program([Recorded(tuple(range(len(buffers))), recording)], 1)
         program(buffers)
 
-    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        """Runs the launch for sizes that have no recording."""
-        raise NotImplementedError
+    def otherwise(self) -> Runnable | None:
+        """What runs sizes that have no recording."""
+        return None
 
 
 class _Remembered(RecordedWork):
     """Work from the disk: its recordings alone. What makes them is read when other sizes are met."""
 
-    def __init__(self, recordings: dict[tuple[int, ...], Recording | None], work: Later[RecordedWork]) -> None:
+    def __init__(
+        self,
+        recordings: dict[tuple[int, ...], Recording | None],
+        work: Later[RecordedWork],
+        otherwise: Later[Runnable | None],
+    ) -> None:
         super().__init__()
         self._recordings = recordings
         self._work = work
+        self._otherwise = otherwise
 
     def on_disk(self) -> Keepable:
         return self
@@ -85,8 +93,8 @@ class _Remembered(RecordedWork):
     def record(self, sizes: tuple[int, ...]) -> Recording | None:
         return self._work().recording(sizes)
 
-    def call(self, buffers: Sequence[HostBuffer], sizes: Sequence[int]) -> None:
-        self._work().call(buffers, sizes)
+    def otherwise(self) -> Runnable | None:
+        return self._otherwise()
 
 
 class Recorded(NamedTuple):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import groupby
 
 from omniop.backends.base import Buffer, Launched, LaunchError, Sequenced
 from omniop.backends.cpu import blas
 from omniop.backends.cpu.memory import HostBuffer
+from omniop.backends.cpu.numpy_calls import NumpyCall
 from omniop.backends.cpu.program import Program, Recorded, RecordedWork
 from omniop.backends.cpu.recording import Recording
 from omniop.backends.cpu.team.cpus import default_threads
@@ -44,11 +47,14 @@ class _Called:
 
     def __init__(self, launches: Sequence[Launched], threads: int, first: int) -> None:
         self._launches = launches
-        self._threads = threads
         self._first = first
+        held = any(not isinstance(x.run, NumpyCall) or x.run.uses_threads(x.sizes) for x in launches)
+        self._limited: Callable[[], AbstractContextManager[None]] = (
+            partial(blas.limited, threads) if held else nullcontext
+        )
 
     def __call__(self, table: Sequence[HostBuffer]) -> None:
-        with blas.limited(self._threads):
+        with self._limited():
             for position, (run, buffers, sizes) in enumerate(self._launches, self._first):
                 try:
                     run([table[k] for k in buffers], sizes)

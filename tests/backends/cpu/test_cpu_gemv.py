@@ -6,6 +6,7 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+from omniop.backends.codegen import llvm_gemv
 from omniop.backends.codegen.llvm_ir import Module, Target
 from omniop.backends.cpu import gemv, matmul
 
@@ -74,7 +75,7 @@ def test_not_a_number_goes_through() -> None:
 @pytest.mark.parametrize("bits", [128, 256, 512])
 def test_text_for_every_width(bits: int) -> None:
     module = Module(Target(bits))
-    gemv.print_rows(module, "rows")
-    gemv.print_columns(module, "columns")
+    llvm_gemv.print_rows(module, "rows")
+    llvm_gemv.print_columns(module, "columns")
     with llvm.parse_assembly(str(module)) as parsed:
         parsed.verify()
