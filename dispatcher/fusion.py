@@ -4,6 +4,7 @@ The rules, over one segment's prims in reverse order:
 
 - a tensor that is an output, an operand of a call, a scatter's base or read on another device is materialised;
 - a pure view (one load, no arithmetic) or an expression without loads is always written into its readers;
+- what is computed of constants, and is no larger than they are, is materialised: it is computed once, at load;
 - other maps are written into their reader when all their readers end in one kernel; a map that holds a reduce only
   where the reduce's own axes do not come back in the index (the row pattern of softmax and layer normalisation);
 - a map that would be computed much more often than it has elements is materialised;
@@ -18,6 +19,7 @@ from math import prod
 
 from omniop.backends.base import Device
 from omniop.dispatcher.inline import Inliner
+from omniop.dispatcher.layouts import is_constant
 from omniop.opset import expr, poly, prims
 from omniop.opset.alu import ALU
 from omniop.opset.definitions import Attention, Definition, Map, Repeat, Scatter, Structured, Tensor
@@ -151,7 +153,8 @@ class Fusion:
         if _is_view(map_.value) and not (_has_fault(map_.value) and self._read_under_guard(tensor, readers)):
             self.owners[tensor] = owners or {map_}
             return
-        if len(owners) == 1 and self._may_inline(tensor, readers, next(iter(owners))):
+        kept = is_constant(tensor) and not all(map(self._is_constant, owners)) and self._is_compact(tensor)
+        if len(owners) == 1 and not kept and self._may_inline(tensor, readers, next(iter(owners))):
             self.owners[tensor] = owners
             if _reduces(map_):
                 self.reducing |= owners
@@ -160,6 +163,16 @@ class Fusion:
         self.owners[tensor] = {map_}
         self.evaluations.pop(map_, None)
         self._note_reduce(map_)
+
+    @staticmethod
+    def _is_constant(definition: Definition) -> bool:
+        return all(map(is_constant, definition.outputs))
+
+    def _is_compact(self, tensor: Tensor) -> bool:
+        """Whether it has no more elements than what it is computed of."""
+        return self.hint(tensor.extents) <= max(
+            (self.hint(t.extents) for t in self.inputs(tensor.definition)), default=0
+        )
 
     def _note_reduce(self, definition: Definition) -> None:
         if _reduces(definition):

@@ -32,6 +32,7 @@ COMPOSITE_VERSION = 1
 _Param = OpSchema.FormalParameter
 _FLOATS = ("T", ["tensor(float16)", "tensor(bfloat16)", "tensor(float)", "tensor(double)"], "A floating-point type.")
 _OPTIONAL = OpSchema.FormalParameterOption.Optional
+_WINDOW = ("dilations", "kernel_shape", "pads", "strides")
 _VARIADIC = OpSchema.FormalParameterOption.Variadic
 
 _COMPOSITES = (
@@ -65,6 +66,27 @@ _COMPOSITES = (
         outputs=[_Param("Y", "T", "Of X's shape.")],
         type_constraints=[_FLOATS],
         attributes=[OpSchema.Attribute("approximate", onnx.helper.make_attribute("approximate", "none"))],
+    ),
+    OpSchema(
+        "ConvBatchNormalization",
+        COMPOSITE_DOMAIN,
+        COMPOSITE_VERSION,
+        "(Conv(X, W, B) - mean) / sqrt(variance + epsilon) * scale + shift, one of each a channel, computed as a "
+        "convolution by scaled weights.",
+        inputs=[
+            _Param("X", "T", "[N, C, ...]"),
+            _Param("W", "T", "[M, C / group, ...]"),
+            *(_Param(name, "T", "[M]") for name in ("scale", "shift", "mean", "variance")),
+            _Param("B", "T", "[M]", param_option=_OPTIONAL),
+        ],
+        outputs=[_Param("Y", "T", "[N, M, ...]")],
+        type_constraints=[_FLOATS],
+        attributes=[
+            OpSchema.Attribute("auto_pad", onnx.helper.make_attribute("auto_pad", "NOTSET")),
+            *(OpSchema.Attribute(n, OpSchema.AttrType.INTS, required=False) for n in _WINDOW),
+            OpSchema.Attribute("group", onnx.helper.make_attribute("group", 1)),
+            OpSchema.Attribute("epsilon", onnx.helper.make_attribute("epsilon", 1e-5)),
+        ],
     ),
     OpSchema(
         "Gradient",

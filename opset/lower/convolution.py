@@ -28,6 +28,31 @@ def conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     return with_bias(convolve(node, x, w, wide), b, x.dtype)
 
 
+@lowering("ConvBatchNormalization", domain="omniop")
+def conv_batch_normalization(
+    node: Node,
+    x: Tensor,
+    w: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    b: Tensor | None = None,
+) -> Tensor:
+    """By weights and a bias that are scaled for each channel of the result."""
+    wide, epsilon = p.accumulator(x.dtype), node.attr("epsilon", 1e-5)
+    factor = p.elementwise(
+        lambda s, v: expr.cast(s, wide) / expr.alu("sqrt", expr.cast(v, wide) + epsilon), scale, variance
+    )
+    each = p.reshape(factor, [w.shape[0], *[1] * (w.rank - 1)])
+    weights = p.elementwise(lambda e, f: expr.cast(expr.cast(e, wide) * f, x.dtype), w, each)
+    base = p.elementwise(lambda m: -expr.cast(m, wide), mean)
+    if b is not None:
+        base = p.elementwise(lambda m, e: m + expr.cast(e, wide), base, b)
+    bias = p.elementwise(lambda m, f, s: m * f + expr.cast(s, wide), base, factor, shift)
+    return with_bias(convolve(node, x, weights, wide), bias, x.dtype)
+
+
 def convolve(node: Node, x: Tensor, w: Tensor, dtype: DType, zero: Tensor | None = None) -> Tensor:
     """The prim ``conv`` with the node's attributes, into ``dtype``; ``integer_conv`` where x counts from a ``zero``.
 

@@ -1,6 +1,6 @@
 """Rewriting a model, once after import: graphs to differentiate cut out, duplicates merged, exporters' spellings made
 composite ops, string labels taken apart from classifiers, operators between dequantizing and quantizing made operators
-on integers, dead code removed.
+on integers, batch normalisation put into convolutions, dead code removed.
 
 Composite ops are of the domain ``omniop`` (schemas: `omniop.opset.schemas`); kernels and lowerings know them as they
 know any op, and no other part of omniop looks for patterns.
@@ -11,6 +11,7 @@ from __future__ import annotations
 from omniop.opset import contrib
 from omniop.opset.importer import ImportedModel
 from omniop.opset.rewrite import gelu, layer_normalization
+from omniop.opset.rewrite.batch_normalization import fold_batch_normalization
 from omniop.opset.rewrite.clean import merge_duplicates, remove_unused
 from omniop.opset.rewrite.gradients import cut_out_gradients
 from omniop.opset.rewrite.quantized import fold_quantized
@@ -31,6 +32,7 @@ def rewrite(model: ImportedModel) -> list[Applied]:
     applied += merge_duplicates(model.model)
     for root in (model.graph, *(f.graph for f in model.functions.values())):
         found = [a for graph in (root, *root.subgraphs()) for a in apply_rules(graph, RULES)]
+        found += [a for graph in (root, *root.subgraphs()) for a in fold_batch_normalization(graph)]
         if found:
             import_composites(root)
         applied += found

@@ -336,3 +336,37 @@ def test_a_model_without_anything_to_rewrite() -> None:
     model = b.model(b("Relu", "x"))
     assert rewrite(model) == []
     assert model.opset_imports == {"": 17}
+
+
+# Batch normalisation behind a convolution
+
+
+def normalized_convolution(computed: str = "", **attributes: int | float) -> ImportedModel:
+    """``computed``: the name of what is no constant."""
+    b = Builder(17)
+    shapes = {"w": (4, 3, 1, 1), "scale": (4,), "shift": (4,), "mean": (4,), "variance": (4,)}
+    w, *others = (b.weight(name, *shape) for name, shape in shapes.items())
+    names = [b("Abs", name) if name == computed else name for name in (w, *others)]
+    convolved = b("Conv", "x", names[0], group=1, strides=[2, 1])
+    return b.model(b("BatchNormalization", convolved, *names[1:], output="y", **attributes), shape=(1, 3, 8, 8))
+
+
+def test_batch_normalization_goes_into_a_convolution() -> None:
+    model = normalized_convolution(epsilon=1e-3)
+    (applied,) = rewrite(model)
+    assert applied.rule == "batch normalization"
+    assert len(applied.nodes) == 2
+    node = composite(model)
+    assert node.op_type == "ConvBatchNormalization"
+    found = values(node)
+    assert found["strides"] == (2, 1)
+    assert found["epsilon"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("computed", ["w", "scale", "variance"])
+def test_batch_normalization_by_computed_numbers_stays(computed: str) -> None:
+    assert not rewrite(normalized_convolution(computed))
+
+
+def test_batch_normalization_in_training_stays() -> None:
+    assert not rewrite(normalized_convolution(training_mode=1))

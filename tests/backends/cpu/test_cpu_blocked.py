@@ -304,3 +304,26 @@ def test_refusals() -> None:
         (node,) = session.explain().nodes
         assert node.route == "conv taken whole"
         assert code in {r["code"] for r in node.rejected}
+
+
+@pytest.mark.parametrize("group", [1, 20])
+def test_batch_normalization(group: int) -> None:
+    """It goes into the weights and the bias: what is left of it is one addition."""
+    x = normal(2, 20, 7, 6)
+    held = {"w": normal(20, 20 // group, 3, 3) / 5, "b": normal(20), "s": normal(20, seed=1), "h": normal(20, seed=2)}
+    held |= {"m": normal(20, seed=3), "v": np.abs(normal(20, seed=4)) + 0.1}
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1] * 4, group=group),
+        helper.make_node("BatchNormalization", ["c", "s", "h", "m", "v"], ["n"], epsilon=1e-3),
+        helper.make_node("Relu", ["n"], ["r"]),
+        helper.make_node("Conv", ["r", "w", "b"], ["z"], group=group),
+    ]
+    proto = model_of(nodes, {"x": x}, held)
+    session = omniop.load(proto, device="cpu", fallback="error")
+    factor, across = (held["s"] / np.sqrt(held["v"] + 1e-3)), (1, 20, 1, 1)
+    y = in_float64(x, held["w"], {"pads": [1] * 4, "group": group}) + held["b"].reshape(across)
+    y = (y - held["m"].reshape(across)) * factor.reshape(across) + held["h"].reshape(across)
+    expected = in_float64(np.maximum(y, 0), held["w"], {"group": group}) + held["b"].reshape(across)
+    np.testing.assert_allclose(session.run({"x": x})["z"], expected, rtol=1e-4, atol=1e-4)
+    texts = [s.what for s in session.explain().kernels() if s.kind == "call"]
+    assert texts[0].endswith("then max((hole + 2[i1]), 0.0)")
