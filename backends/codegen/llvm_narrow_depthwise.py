@@ -17,9 +17,9 @@ from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, call_
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_flow import address, argument, define, each, lanes_below, least, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
-from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Line, lanes_inside
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Lines, lanes_inside
 from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, load_word, read_zero_point
-from omniop.opset.dtype import INT32, INT64, UINT8
+from omniop.opset.dtype import BOOL, INT32, INT64, UINT8
 
 LINES = 4
 """Of the result, that are summed at a time."""
@@ -282,8 +282,8 @@ class _Driver:
                     if mask is not None:
                         value = llvm_vector.masked_load(inside, source, mask, fill)
                     else:
-                        whole = Line(source, first, f[Field.WIDTH], index(1))
-                        whole.copy(inside, target, index(ROW_BYTES), fill)
+                        whole = Lines(source, first, f[Field.WIDTH], index(1), index(0), lambda *_: const(True, BOOL))
+                        whole.copy(inside, target, index(1), index(ROW_BYTES), fill)
                         value = llvm_vector.load(inside, target, UINT8, ROW_BYTES)
                     llvm_vector.store(inside, target, inside.op("xor", value, const(signs, UINT8)) if signs else value)
 

@@ -8,95 +8,123 @@ from dataclasses import dataclass
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_flow import count, each, least, plus, when
 from omniop.backends.codegen.llvm_ir import Code, Value, index
-from omniop.opset.dtype import BOOL
+from omniop.opset.dtype import BOOL, UINT8, DType
 
 ROW_BYTES = 64
 """What a line is written in: so much may be written behind its end."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """Elements ``first + step * column`` of a row of ``width`` elements, ``source`` being where the first one of them
-    would lie."""
+class Lines:
+    """Elements ``first + step * column`` of rows of ``width`` elements, which are ``apart`` bytes from each other;
+    ``source`` is where the first element of the first row would lie. ``exists`` tells whether a row does, by number."""
 
     source: str
     first: Value
     width: Value
     step: Value
+    apart: Value
+    exists: Callable[[Code, Value], Value]
 
-    def copy(self, code: Code, target: str, columns: Value, fill: Value) -> None:
-        """So many columns, the fill where there is no element."""
+    def copy(self, code: Code, target: str, lines: Value, columns: Value, fill: Value) -> None:
+        """So many columns of so many lines, one behind the other; the fill where there is no element."""
         masked = llvm_vector.has_masked(code, fill.dtype)
-        by_one = self._vectors(code, target, columns, fill, 1) if masked else self._parts(code, target, columns, fill)
-        by_two = self._vectors(code, target, columns, fill, 2)
 
         def apart() -> None:
-            each(code, index(0), columns, 1, self._element(target, fill))
+            def line(inside: Code, number: Value) -> None:
+                each(inside, index(0), columns, 1, self._element(inside, target, columns, number, fill))
+
+            each(code, index(0), lines, 1, line)
+
+        def by_one() -> None:
+            if masked:
+                self._vectors(code, target, lines, columns, fill, 1)
+            else:
+                each(code, index(0), lines, 1, lambda inside, k: self._parts(inside, target, columns, k, fill))
 
         def further() -> None:
+            two = code.compare("eq", self.step, index(2))
             if masked:
-                when(code, code.compare("eq", self.step, index(2)), by_two, apart)
+                when(code, two, lambda: self._vectors(code, target, lines, columns, fill, 2), apart)
             else:
                 apart()
 
         when(code, code.compare("eq", self.step, index(1)), by_one, further)
 
-    def _element(self, target: str, fill: Value) -> Callable[[Code, Value], None]:
-        def one(code: Code, column: Value) -> None:
-            ahead = code.mul(column, self.step)
-            known = code.compare("ult", code.add(self.first, ahead), self.width)
-            pointer = code.element(self.source, fill.dtype, ahead)
-            value = code.either(known, lambda: llvm_vector.load(code, pointer, fill.dtype), lambda: fill)
-            llvm_vector.store(code, code.element(target, fill.dtype, column), value)
+    def _places(self, code: Code, target: str, columns: Value, number: Value, dtype: DType) -> tuple[str, str]:
+        """Where a line comes from and where it goes."""
+        source = code.element(self.source, UINT8, code.mul(number, self.apart))
+        return source, code.element(target, dtype, code.mul(number, columns))
+
+    def _element(
+        self, code: Code, target: str, columns: Value, number: Value, fill: Value
+    ) -> Callable[[Code, Value], None]:
+        source, there = self._places(code, target, columns, number, fill.dtype)
+        width = code.select(self.exists(code, number), self.width, index(0))
+
+        def one(inside: Code, column: Value) -> None:
+            ahead = inside.mul(column, self.step)
+            known = inside.compare("ult", inside.add(self.first, ahead), width)
+            pointer = inside.element(source, fill.dtype, ahead)
+            value = inside.either(known, lambda: llvm_vector.load(inside, pointer, fill.dtype), lambda: fill)
+            llvm_vector.store(inside, inside.element(there, fill.dtype, column), value)
 
         return one
 
-    def _vectors(self, code: Code, target: str, columns: Value, fill: Value, every: int) -> Callable[[], None]:
-        """Under masks: all elements, or every second one."""
+    def _vectors(self, code: Code, target: str, lines: Value, columns: Value, fill: Value, every: int) -> None:
+        """Under masks, which are the same for all lines: all elements, or every second one."""
         dtype = fill.dtype
         lanes = ROW_BYTES // dtype.itemsize
         last = code.intrinsic("smax", plus(code, columns, -lanes), index(0))
+        filled = code.splat(fill, lanes)
 
-        def part(inside: Code, place: Value) -> None:
-            column = least(inside, place, last)
-            ahead = inside.mul(column, index(every))
-            values = []
-            for k in range(every):
-                here = plus(inside, ahead, k * lanes)
-                mask = lanes_inside(inside, inside.add(self.first, here), self.width, lanes)
-                pointer = inside.element(self.source, dtype, here)
-                values.append(llvm_vector.masked_load(inside, pointer, mask, fill))
-            value = values[0] if every == 1 else inside.shuffle_two(values[0], values[1], range(0, 2 * lanes, 2))
-            llvm_vector.store(inside, inside.element(target, dtype, column), value)
+        def part(outer: Code, place: Value) -> None:
+            column = least(outer, place, last)  # a line shorter than a vector spills into the next one, which follows
+            ahead = outer.mul(column, index(every))
+            starts = [plus(outer, ahead, k * lanes) for k in range(every)]
+            masks = [lanes_inside(outer, outer.add(self.first, start), self.width, lanes) for start in starts]
 
-        def run() -> None:
-            each(code, index(0), columns, lanes, part)
+            def line(inside: Code, number: Value) -> None:
+                source, there = self._places(inside, target, columns, number, dtype)
+                there = inside.element(there, dtype, column)
 
-        return run
+                def copy() -> None:
+                    values = []
+                    for start, mask in zip(starts, masks, strict=True):
+                        pointer = inside.element(source, dtype, start)
+                        values.append(llvm_vector.masked_load(inside, pointer, mask, fill))
+                    even = range(0, 2 * lanes, 2)
+                    value = values[0] if every == 1 else inside.shuffle_two(values[0], values[1], even)
+                    llvm_vector.store(inside, there, value)
 
-    def _parts(self, code: Code, target: str, columns: Value, fill: Value) -> Callable[[], None]:
+                when(inside, self.exists(inside, number), copy, lambda: llvm_vector.store(inside, there, filled))
+
+            each(outer, index(0), lines, 1, line)
+
+        each(code, index(0), columns, lanes, part)
+
+    def _parts(self, code: Code, target: str, columns: Value, number: Value, fill: Value) -> None:
         """Without masks: what comes before the row, the row, and what comes behind it."""
         dtype = fill.dtype
         lanes = code.module.target.vector_bits // dtype.bits
+        source, there = self._places(code, target, columns, number, dtype)
+        width = code.select(self.exists(code, number), self.width, index(0))
 
         def put(inside: Code, column: Value) -> None:
-            llvm_vector.store(inside, inside.element(target, dtype, column), fill)
+            llvm_vector.store(inside, inside.element(there, dtype, column), fill)
 
         def move(lanes: int) -> Callable[[Code, Value], None]:
             def some(inside: Code, column: Value) -> None:
-                value = llvm_vector.load(inside, inside.element(self.source, dtype, column), dtype, lanes)
-                llvm_vector.store(inside, inside.element(target, dtype, column), value)
+                value = llvm_vector.load(inside, inside.element(source, dtype, column), dtype, lanes)
+                llvm_vector.store(inside, inside.element(there, dtype, column), value)
 
             return some
 
-        def run() -> None:
-            begin = least(code, code.intrinsic("smax", code.op("sub", index(0), self.first), index(0)), columns)
-            end = least(code, code.intrinsic("smax", code.op("sub", self.width, self.first), begin), columns)
-            each(code, index(0), begin, 1, put)
-            each(code, count(code, begin, end, lanes, move(lanes)), end, 1, move(1))
-            each(code, end, columns, 1, put)
-
-        return run
+        begin = least(code, code.intrinsic("smax", code.op("sub", index(0), self.first), index(0)), columns)
+        end = least(code, code.intrinsic("smax", code.op("sub", width, self.first), begin), columns)
+        each(code, index(0), begin, 1, put)
+        each(code, count(code, begin, end, lanes, move(lanes)), end, 1, move(1))
+        each(code, end, columns, 1, put)
 
 
 def lanes_inside(code: Code, first: Value, width: Value, lanes: int) -> Value:

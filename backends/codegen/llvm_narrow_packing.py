@@ -14,7 +14,7 @@ from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_flow import address, argument, count, define, each, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
-from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Line
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Lines
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, load_word, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.opset.dtype import INT32, UINT8, UINT16, DType
@@ -258,15 +258,12 @@ def pack_windows(p: Packing) -> None:
                 deep = inside.compare("ult", inside.add(corners[0], z), take[Field.DEPTH])
                 top, left = inside.add(corners[1], y), inside.add(corners[2], x)
 
-                def line(code: Code, number: Value) -> None:
+                def exists(code: Code, number: Value) -> Value:
                     at = code.add(top, code.mul(number, take[Field.STEP_Y]))
-                    inside_image = code.op("and", deep, code.compare("ult", at, take[Field.HEIGHT]))
-                    width = code.select(inside_image, take[Field.WIDTH], index(0))
-                    here = code.element(source, UINT8, code.mul(number, line_step))
-                    there = code.element(target, p.dtype, code.mul(number, _COLUMNS))
-                    Line(here, left, width, take[Field.STEP_X]).copy(code, there, _COLUMNS, fill)
+                    return code.op("and", deep, code.compare("ult", at, take[Field.HEIGHT]))
 
-                each(inside, index(0), _LINES, 1, line)
+                lines = Lines(source, left, take[Field.WIDTH], take[Field.STEP_X], line_step, exists)
+                lines.copy(inside, target, _LINES, _COLUMNS, fill)
 
             def nothing(target: str = target) -> None:
                 each(
