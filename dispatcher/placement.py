@@ -188,10 +188,15 @@ class Placement:
         """Where the session asks for less than full precision, and the device has it; says so for `explain`."""
         if self.precision is None or self.precision not in device.precisions:
             return ""
+        given, plain = definition.operands, self._least_cost(definition, device)
         recorded = round_operands(definition, self.precision, self.trace)
         if recorded is None:
             return ""
         self._add(recorded, repeat, device)
+        rounded = self._least_cost(definition, device)
+        if plain is not None and (rounded is None or plain < rounded):
+            definition.operands = given
+            return ""
         return f", of operands rounded to {OPERANDS[self.precision]}"
 
     def _tuned(
@@ -238,6 +243,12 @@ class Placement:
         self.device_of[call] = device
         decision.route = f"tuned kernel {spec.name}"
         return list(outputs)
+
+    def _least_cost(self, definition: Structured, device: Device) -> float | None:
+        """Of the tuned kernels for a structured prim; None where none takes it."""
+        context = self._prim_context(definition, device)
+        fit = [s for s in device.kernels.of(definition.prim) if _refuses(s, context, 1) is None]
+        return min((spec.cost(context) for spec in fit), default=None)
 
     def _prim_kernel(
         self, device: Device, definition: Structured, context: OpContext, decision: Decision

@@ -14,7 +14,6 @@ import numpy as np
 from omniop.backends.base import (
     Answer,
     Buffer,
-    Caps,
     Device,
     Direct,
     Fingerprint,
@@ -26,21 +25,19 @@ from omniop.backends.base import (
     Sequenced,
 )
 from omniop.backends.cpu import jit, kept
+from omniop.backends.cpu.caps import CAPS
 from omniop.backends.cpu.direct import direct
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import Program
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
-from omniop.opset import dtype as dtypes
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Call, Kernel, Work
 
 if TYPE_CHECKING:
     from omniop.backends.cpu.calls import PlannedCall
-
-_COMPUTE = frozenset(d for d in dtypes.ALL if d.kind in "biu" and d.bits >= 8) | {dtypes.FLOAT32, dtypes.FLOAT64}
 
 
 ATTENTION = "attention"
@@ -51,7 +48,7 @@ class CpuDevice(Device):
 
     def __init__(self, kernels: KernelTable) -> None:
         self.name = "cpu"
-        self.caps = Caps(storage=_COMPUTE | {dtypes.FLOAT16}, compute=_COMPUTE, max_buffers=64)
+        self.caps = CAPS
         self.fingerprint = fingerprint()
         self.kernels = kernels
         self._scratch = Scratch()

@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 
 from omniop.backends.codegen.llvm_conv import print_conv_tile
+from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tile_grid import PanelWord, TaskWord, TileWord
 from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of, pixels_of
@@ -32,21 +33,24 @@ MAX_LINES = 4
 
 
 @cache
-def _tile_function(target: Target, tile: Tile, stored: TileStore) -> jit.MachineCode:
-    return jit.build_printed("conv_tile", print_conv_tile, tile, stored, target=target)
+def _tile_function(target: Target, tile: Tile, stored: TileStore, kind: Dot | None) -> jit.MachineCode:
+    return jit.build_printed("conv_tile", print_conv_tile, tile, stored, kind, target=target)
 
 
 class DirectConv:
     """``x[N, C, (H,) W], w[M, C / group, (i,) j] -> out[N, M, ...]`` with the call's epilogue: a plan for `GridCall`.
 
-    ``layout``: of the result; x has it, too, or (``rows``) is row-major.
+    ``layout``: of the result; x has it, too, or (``rows``) is row-major. ``kind``: of narrow elements, words of which
+    are multiplied; None for float32. C / group is then in whole words.
     """
 
-    def __init__(self, call: Call, target: Target, layout: Layout, rows: bool) -> None:
+    def __init__(self, call: Call, target: Target, layout: Layout, rows: bool, kind: Dot | None = None) -> None:
         self.call = call
         self.target = target
         self.block = block_of(target)
-        self.unit = 1 if rows else self.block
+        self.kind = kind
+        self.group = 1 if kind is None else kind.group
+        self.depth = 1 if rows else self.block
         self._flat = fused.pixels_are_one_run(call)
         self._stored = {flat: tile_store(call, layout, self.block, flat) for flat in {False, self._flat}}
 
@@ -59,12 +63,13 @@ class DirectConv:
         return _Sizes(self, x, w, out, geometry).grid(flat)
 
     def function(self, tile: Tile, flat: bool) -> jit.MachineCode:
-        return _tile_function(self.target, tile, self._stored[flat])
+        return _tile_function(self.target, tile, self._stored[flat], self.kind)
 
 
 @dataclass
 class _Sizes:
-    """One set of sizes. Strides count elements."""
+    """One set of sizes. Strides count elements of float32, or words. A plane holds ``depth`` channels, ``unit`` of those
+    for each pixel."""
 
     conv: DirectConv
     x: tuple[int, ...]
@@ -73,10 +78,11 @@ class _Sizes:
     geometry: Geometry
 
     def __post_init__(self) -> None:
-        geometry, self.unit = self.geometry, self.conv.unit
+        geometry, depth = self.geometry, self.conv.depth
+        self.unit = max(1, depth // self.conv.group)
         _, channels, self.height, self.width = self.x
-        self.all_planes = -(-channels // self.unit)
-        self.planes = -(-self.w[1] // self.unit)
+        self.all_planes = -(-channels // depth)
+        self.planes = -(-self.w[1] // depth)
         self.plane = self.height * self.width * self.unit
         self.reach = [(k - 1) * d + 1 for k, d in zip(geometry.kernel, geometry.dilations, strict=True)]
         beyond = any(r > d for r, d in zip(geometry.reach(self.out[2:]), self.x[2:], strict=True))
@@ -145,7 +151,7 @@ class _Sizes:
         step = self.geometry.strides[1] * self.unit
         functions = [[self.conv.function(Tile(*shape, k, step), flat) for shape in shapes] for k in kinds]
         lines = table(TaskWord, tasks), table(TileWord, tiles), table(PanelWord, panels)
-        weight = 2 * prod(self.w[1:]) * prod(self.out) / (SPEED * self.conv.block * len(tasks))
+        weight = 2 * prod(self.w[1:]) * prod(self.out) / (SPEED * self.conv.block * self.conv.group * len(tasks))
         return Grid(*lines, taps, functions, line * self.geometry.strides[0], weight, self.frame)
 
     def _taps(self, line: int, plane: int) -> np.ndarray:
@@ -153,16 +159,25 @@ class _Sizes:
         p, i, j = (a.ravel() for a in np.indices((self.planes, high, wide)))
         taps = np.zeros((len(p), len(TapWord)), np.int64)
         taps[:, TapWord.X] = p * plane + i * down * line + j * right * self.unit
-        taps[:, TapWord.W] = np.arange(len(p)) * self.unit * PANEL * self.conv.block
-        taps[:, TapWord.CHANNELS] = np.minimum(self.unit, self.w[1] - p * self.unit)
+        before = np.arange(len(p)) * self.unit
+        if self.conv.kind is not None:  # see `specs.words_layout`
+            before = (i * wide + j) * self.words + p * self.unit
+        taps[:, TapWord.W] = before * PANEL * self.conv.block
+        taps[:, TapWord.CHANNELS] = np.minimum(self.conv.depth, self.w[1] - p * self.conv.depth) // self.conv.group
         return taps
+
+    @property
+    def words(self) -> int:
+        """Of a filter's channels at one place of the window."""
+        return self.w[1] // self.conv.group
 
     def _panels(self, plane: int) -> tuple[list[dict[int, int]], list[int]]:
         """The panels, and the numbers of vectors that make their kinds."""
         block, (filters, depth) = self.conv.block, self.w[:2]
         blocks, width = -(-filters // block), PANEL * block
         per_group = filters * depth // self.x[1]
-        size = self.planes * prod(self.geometry.kernel) * self.unit * width
+        held = self.planes * self.unit if self.conv.kind is None else self.words
+        size = held * prod(self.geometry.kernel) * width
         kinds: list[int] = []
         panels: list[dict[int, int]] = []
         for k in range(-(-filters // width)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from omniop.backends.base import YES, Answer, KernelSpec, No, OpContext, Runnable
+from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tiles import PANEL, block_of
 from omniop.backends.cpu.blocked.channelwise import Channelwise
@@ -13,7 +14,7 @@ from omniop.backends.cpu.blocked.costs import direct_seconds
 from omniop.backends.cpu.blocked.direct import MAX_FRAME, DirectConv
 from omniop.backends.cpu.blocked.grid import GridCall
 from omniop.backends.cpu.blocked.winograd_specs import winograd_specs
-from omniop.opset.dtype import FLOAT32
+from omniop.opset.dtype import BFLOAT16, FLOAT32
 from omniop.opset.kernel import Call
 from omniop.opset.layout import ROW_MAJOR, Layout, blocked
 from omniop.opset.sym import hint_of
@@ -31,6 +32,7 @@ def specs(target: Target) -> list[KernelSpec]:
     for rank in RANKS:
         image = blocked(rank, 1, block_of(target))
         found += [_direct(target, image, rows) for rows in (False, True)]
+        found.append(_rounded(target, image))
         found += [_depthwise(target, image), _pool(target, image)]
     found += winograd_specs(target, blocked(4, 1, block_of(target)))
     return found
@@ -45,6 +47,46 @@ def weights_layout(rank: int, block: int, rows: bool) -> Layout:
         return Layout(f"panels of {panel}", ((0, panel, "outer"), (1, 0, "whole"), *space, (0, panel, "inner")))
     order = ((0, panel, "outer"), (1, block, "outer"), *space, (1, block, "inner"), (0, panel, "inner"))
     return Layout(f"panels of {panel} by {block}", order)
+
+
+def words_layout(rank: int, block: int, group: int) -> Layout:
+    """Weights of narrow elements, ``group`` channels in a word: ``[M / panel, *window, C / group, panel, group]``."""
+    panel = PANEL * block
+    space = tuple((k, 0, "whole") for k in range(2, rank))
+    order = ((0, panel, "outer"), *space, (1, group, "outer"), (0, panel, "inner"), (1, group, "inner"))
+    return Layout(f"panels of {panel} by {group} in a word", order)
+
+
+def _rounded(target: Target, image: Layout) -> KernelSpec:
+    """Of bfloat16 into float32."""
+    block, rank = block_of(target), len(image.order) - 1
+    kind = Dot(BFLOAT16, BFLOAT16)
+
+    def make(_: object, call: Call) -> Runnable:
+        return GridCall(call, DirectConv(call, target, image, False, kind))
+
+    def when(op: OpContext) -> Answer:
+        answer = _takes(op, rank, block, False)
+        if not answer:
+            return answer
+        assert op.inputs[1] is not None
+        depth = op.inputs[1].shape[1]
+        return No("channels", f"{depth} channels are not whole words") if depth is None or depth % kind.group else YES
+
+    def cost(op: OpContext) -> float:
+        return _cost(op) / kind.group
+
+    return KernelSpec(
+        "conv",
+        f"conv{rank - 2}d_{image}_of_bfloat16",
+        make,
+        dtypes=(BFLOAT16,),
+        when=when,
+        cost=cost,
+        input_layouts=(image, words_layout(rank, block, kind.group)),
+        output_layouts=(image,),
+        epilogue=True,
+    )
 
 
 def _direct(target: Target, image: Layout, rows: bool) -> KernelSpec:

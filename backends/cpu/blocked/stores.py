@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from omniop.backends.codegen.llvm_tiles import TileStore
 from omniop.backends.cpu import fused, jit
+from omniop.backends.cpu.caps import CAPS
 from omniop.opset import expr, poly
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Call, Kernel, Param, Store
 from omniop.opset.layout import Layout
+from omniop.opset.legalise import stored_dtype
 
 _IMAGE, _BLOCK, _Y, _PIXEL, _LANE = range(5)
 
@@ -38,7 +40,7 @@ def tile_store(call: Call, layout: Layout, block: int, flat: bool) -> TileStore:
             own |= {a: expr.index(0) for a in rest[:-1]} | dict.fromkeys(rest[-1:], axes[_PIXEL])
         value = expr.substitute(call.epilogue, changes | {a: p for a, p in own.items() if a.op == "axis"})
     offset = poly.simplify(layout.offset(tuple(places), view.shape))
-    params = (*call.params, Param(dtype))
+    params = (*(Param(stored_dtype(p.dtype, CAPS), p.written) for p in call.params), Param(dtype))
     stored = Kernel(params, axes, (Store(view.buffer, offset, value),), call.sizes)
     full = channels.op == "const" and channels.attr % block == 0
     return TileStore(stored, jit.content(stored), hole, 0 if full else channels.attr)
