@@ -81,18 +81,45 @@ def test_both_operands_computed_and_seen_through_views() -> None:
     assert_near(y, heads @ heads.swapaxes(2, 3), 8)
 
 
-@pytest.mark.parametrize("group", [1, 2])
+CHANNELS = {"few": (6, 8, 1), "few in groups": (6, 8, 2), "blocks": (32, 48, 1), "groups of blocks": (64, 64, 2)}
+CHANNELS |= {"part of a block": (38, 40, 1), "one too many": (33, 48, 1)}
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("strides", [[1, 1], [2, 1]])
-def test_convolutions(group: int, strides: list[int]) -> None:
-    x, w = normal(2, 6, 11, 13), normal(8, 6 // group, 3, 3)
+def test_convolutions(channels: str, strides: list[int]) -> None:
+    """Of some channels into blocks of others; sums of an odd number of channels have no words in blocks."""
+    depth, filters, group = CHANNELS[channels]
+    x, w = normal(2, depth, 11, 13), normal(filters, depth // group, 3, 4)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 0, 2, 1], strides=strides, group=group),
         helper.make_node("Relu", ["c"], ["y"]),
     ]
     y, explained = run(model(nodes, x.shape, w=w), x)
-    assert "of operands rounded to bfloat16" in explained
-    given, _ = run(model(nodes, x.shape, w=rounded(w).astype("f")), rounded(x).astype("f"), None)
+    assert ("of operands rounded to bfloat16" in explained) == (channels != "one too many")
+    x, w = (t if channels == "one too many" else rounded(t).astype("f") for t in (x, w))
+    given, _ = run(model(nodes, x.shape, w=w), x, None)
     assert_near(y, given, w[0].size)
+
+
+def test_convolutions_of_signals_whose_result_is_rounded_for_the_next() -> None:
+    x, w = rounded(normal(2, 32, 50)).astype("f"), rounded(normal(32, 32, 5)).astype("f")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[2, 2]), helper.make_node("Conv", ["c", "w"], ["y"])]
+    y, explained = run(model(nodes, x.shape, w=w), x)
+    assert explained.count("of operands rounded to bfloat16") == 2
+    middle, _ = run(model([helper.make_node("Conv", ["x", "w"], ["y"], pads=[2, 2])], x.shape, w=w), x, None)
+    last = model([helper.make_node("Conv", ["x", "w"], ["y"])], middle.shape, w=w)
+    exact, _ = run(last, rounded(middle).astype("f"), None)
+    assert np.abs(y - exact).max() < 2.0**-8 * np.abs(exact).max()  # a sum in another order may round to the next one
+
+
+def test_convolutions_that_float32_does_sooner() -> None:
+    """By Winograd's algorithm."""
+    x, w = normal(1, 64, 56, 56), normal(64, 64, 3, 3)
+    source = model([helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])], x.shape, w=w)
+    y, explained = run(source, x)
+    assert "rounded to bfloat16" not in explained
+    np.testing.assert_array_equal(y, run(source, x, None)[0])
 
 
 def test_windows_of_each_channel_stay_as_they_are() -> None:

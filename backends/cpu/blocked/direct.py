@@ -68,8 +68,7 @@ class DirectConv:
 
 @dataclass
 class _Sizes:
-    """One set of sizes. Strides count elements of float32, or words. A plane holds ``depth`` channels, ``unit`` of those
-    for each pixel."""
+    """One set of sizes. Strides count elements of float32, or words, of which a plane holds ``unit`` for each pixel."""
 
     conv: DirectConv
     x: tuple[int, ...]
