@@ -64,6 +64,9 @@ SeedOption = Annotated[int, typer.Option(min=0, help="With --random: another see
 FallbackOption = Annotated[
     Fallback, typer.Option(help="A node that no device of yours can run: goes elsewhere, or is an error.")
 ]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Of the machine's, for the cpu. By default one for each CPU.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -118,6 +121,7 @@ def run(
         Path | None, typer.Option("--output-dir", "-o", metavar="DIR", help="Write each output to DIR/NAME.npy.")
     ] = None,
     fallback: FallbackOption = Fallback.warn,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -135,7 +139,7 @@ def run(
 
         if output_dir is not None:
             results.check_directory(output_dir)
-        ran = _run(_Request(model, device, input_, random, dim, seed, fallback))
+        ran = _run(_Request(model, device, input_, random, dim, seed, fallback, threads))
         paths = {} if output_dir is None else results.write_arrays(ran.outputs, output_dir)
         summaries = [results.summary(name, array) for name, array in results.arrays_of(ran.outputs)]
         explanation = ran.session.explain()
@@ -162,6 +166,7 @@ def explain(
     dim: DimOption = None,
     seed: SeedOption = 0,
     fallback: FallbackOption = Fallback.silent,
+    threads: ThreadsOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -178,7 +183,7 @@ def explain(
     with told(debug):
         from omniop.cli import show
 
-        ran = _run(_Request(model, device, input_, random, dim, seed, fallback))
+        ran = _run(_Request(model, device, input_, random, dim, seed, fallback, threads))
         if json:
             print(ran.session.explain().json())
         else:
@@ -218,6 +223,7 @@ class _Request:
     dims: list[str] | None
     seed: int
     fallback: Fallback
+    threads: int | None
 
 
 @dataclass(frozen=True)
@@ -242,7 +248,9 @@ def _run(request: _Request) -> _Ran:
     files = inputs.assignments(request.inputs or [], "--input", "NAME=FILE.npy")
     start = time.perf_counter()
     with _busy(f"loading {request.model.name}"):
-        session = omniop.load(request.model, request.devices or "cpu", fallback=request.fallback.value)
+        session = omniop.load(
+            request.model, request.devices or "cpu", threads=request.threads, fallback=request.fallback.value
+        )
     loaded = time.perf_counter()
     feeds = inputs.feeds_of(session.inputs, files, sizes, random=request.random, seed=request.seed)
     ready = time.perf_counter()

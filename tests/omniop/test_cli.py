@@ -121,6 +121,12 @@ def test_explain(files: dict[str, Path]) -> None:
     assert len(found["templates"]) == 1
 
 
+def test_threads(files: dict[str, Path]) -> None:
+    command = (files["affine"], "--device", "cpu", "--random", "--dim", "batch=2", "--threads", 3)
+    assert "cpu: 2 nodes in 1 kernel on 3 threads" in succeeds("run", *command)
+    assert json.loads(succeeds("explain", *command, "--json"))["threads"] == {"cpu": 3}
+
+
 def test_devices() -> None:
     assert "reference" in succeeds("devices")
     usable = json.loads(succeeds("devices", "--json"))

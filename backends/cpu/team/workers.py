@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from typing import NamedTuple
 
 from omniop.backends.cpu.memory import HostBuffer
@@ -14,7 +15,7 @@ from omniop.backends.cpu.team.words import MAX_THREADS, WORDS
 _PAGE = 4096
 """Workers' scratch memory begins at one: no two write to one line, and each is where its worker is."""
 _GOODBYE = 5.0
-"""Seconds that the process's end waits for a worker ..."""
+"""Seconds that the process's end waits for workers ..."""
 _FORK = 0.05
 """... and that a fork waits."""
 
@@ -76,13 +77,14 @@ class Team:
             return self._memory
 
     def dismiss(self, seconds: float) -> None:
-        """End the workers, and wait so long for each. Programs run on their own threads from here on."""
+        """End the workers, and wait so long for them. Programs run on their own threads from here on."""
+        until = time.monotonic() + seconds
         with self._lock:
             self._most = 1
             if self._workers:
                 functions()["stop"](self.control)
             for worker in self._workers:
-                worker.join(seconds)
+                worker.join(max(0.0, until - time.monotonic()))
 
 
 _team = Team()
