@@ -218,7 +218,9 @@ def _list(kind: str) -> Iterable[Case]:
         from omniop.conformance.tuned import case as tuned
         from omniop.conformance.tuned.sized import sized
 
-        yield from (tuned.SizedCase(name, kind, one.op, (one.dtype,)) for name, one in sized().items())
+        yield from (
+            tuned.SizedCase(name, kind, f"{tuned.DOMAIN}::{one.op}", (one.dtype,)) for name, one in sized().items()
+        )
         yield from tuned.samples()
         return
     archive = str(case_archive())

@@ -142,6 +142,9 @@ _OPERATORS = (
 _EACH = 24
 """How many samples of an operator there are here; level L1 has them all."""
 
+DOMAIN = "tuned"
+"""What stands before an operator in reports: that no tuned kernel takes it does not make it unsupported."""
+
 _OWN, _TUNED = "own_", "tuned_sample_"
 
 
@@ -153,7 +156,9 @@ def samples() -> tuple[SampledCase, ...]:
         if sample.op in _OPERATORS and not (sample.refused or sample.draw or sample.text):
             found[sample.key].append(sample)
     chosen = (sample for each in found.values() for sample in each[:: -(-len(each) // _EACH)])
-    return tuple(SampledCase(f"{_TUNED}{s.name.removeprefix(_OWN)}", "tuned", s.key, s.dtypes) for s in chosen)
+    return tuple(
+        SampledCase(f"{_TUNED}{s.name.removeprefix(_OWN)}", "tuned", f"{DOMAIN}::{s.op}", s.dtypes) for s in chosen
+    )
 
 
 def sampled(name: str) -> str:

@@ -20,6 +20,7 @@ from omniop.conformance import report as terminal
 from omniop.conformance.__main__ import app
 from omniop.conformance.cases import load_cases
 from omniop.conformance.diff import diff
+from omniop.conformance.markdown import markdown_text
 from omniop.conformance.record import Report, lost_passes
 from omniop.conformance.render import FORMS
 from omniop.conformance.table import columns, operator_cells
@@ -165,6 +166,39 @@ def test_the_page_holds_everything_and_loads_nothing() -> None:
     assert data["backends"][0]["command"] == "omniop conformance --device mychip --fold -vv --filter"
     assert data["dtypes"] == ["float32", "float16", "int8"]
     assert "prefers-color-scheme: dark" in text
+
+
+def test_several_backends_share_a_page(tmp_path: Path) -> None:
+    other = replace(
+        REPORT, target="gpu", device={"name": "gpu:0"}, results=REPORT.results[:2], kernels=("kernel panels",)
+    )
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for file, report in zip(files, (REPORT, other), strict=True):
+        report.write(file)
+    page = tmp_path / "both.html"
+    done = CliRunner().invoke(app, ["draw", *map(str, files), "--html", str(page)])
+    assert done.exit_code == 0, done.output
+    data = held(Page(page.read_text()))
+    assert [backend["name"] for backend in data["backends"]] == ["mychip:0", "gpu:0"]
+    assert [case["backend"] for case in data["cases"]] == [0] * len(REPORT.results) + [1, 1]
+    assert data["backends"][1]["command"].startswith("omniop conformance --device gpu ")
+    refused = CliRunner().invoke(app, ["draw", *map(str, files), "--markdown", str(tmp_path / "both.md")])
+    assert refused.exit_code == 2
+
+
+def test_the_page_tells_tuned_kernels_and_the_error_of_functions() -> None:
+    exact = Verdict("pass", error=Error(0, 0, 0.75), facts=Facts(tuned=("kernel panels",)))
+    results = (
+        Result("prim_exp_float32_ulp", "prim", "prim::exp", ("float32",), exact),
+        Result("tuned_matmul", "tuned", "tuned::MatMul", ("float32",), exact),
+    )
+    report = replace(REPORT, results=results, kernels=("kernel dusty", "kernel panels"))
+    (backend,) = held(Page(FORMS["html"](report)))["backends"]
+    assert backend["ulps"] == {"exp": {"float32": [0.75, 3.0]}}
+    assert backend["kernels"] == {"kernel dusty": [0, 0, 0.0], "kernel panels": [1, 0, 0.75]}
+    text = markdown_text(report)
+    assert "| exp | 0.75 of 3 |" in text
+    assert "| kernel dusty | **none** | 0 | 0 |" in text
 
 
 def test_the_page_of_a_full_run_is_small() -> None:
