@@ -60,8 +60,13 @@ def _strings_as_objects(value: Any) -> Any:
 def onnxruntime_engine(model: onnx.ModelProto) -> Prepared:
     """ONNX Runtime on the CPU, one thread, the graph as it is written, told to accept models newer than itself."""
     os.environ["ALLOW_RELEASED_ONNX_OPSET_ONLY"] = "0"
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    try:
+        import onnxruntime as ort
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise UnsupportedError(
+            f"only ONNX Runtime says what it has to give: pip install onnxruntime ({error})"
+        ) from None
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
