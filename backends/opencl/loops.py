@@ -18,6 +18,7 @@ from omniop.backends.codegen.c_like import Source
 from omniop.backends.codegen.indexing import fits32, host_function
 from omniop.backends.codegen.linearise import linearise
 from omniop.backends.codegen.opencl_c import OPENCL_C
+from omniop.backends.codegen.partial_sums import in_parts
 from omniop.backends.codegen.program import Program
 from omniop.backends.codegen.schedule import Target, default_schedule
 from omniop.backends.opencl.launch import BoundKernel, Launch, PlannedWork, Scratch, numbers_from
@@ -87,7 +88,7 @@ class _LinePlanner:
 
 
 def _print_for_cpu(kernel: Kernel, profile: Profile, scratch: Scratch) -> Printed:
-    refined = refine(kernel)
+    refined = refine(in_parts(kernel))
     schedule = default_schedule(refined, Target(1, profile.atomic_bits))
     program = linearise(refined, schedule, 64)
     printer = SpacePrinter(OPENCL_C, program)
