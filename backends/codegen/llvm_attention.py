@@ -2,7 +2,8 @@
 
 A point is a batch and some of its queries. Their products with all keys are written, changed by the kernel of the
 scores where there is one, and made ``exp(x - max)`` row by row; the products of these with the values are divided by
-the rows' sums at last. Keys and values lie in panels, which `print_pack` has made.
+the rows' sums at last. Keys and values lie in panels, which `print_pack` has made, or where few queries read them, as
+they are.
 
 ``exp`` is `llvm_math`'s. NaN and infinities come out as of a softmax that is computed step by step.
 """
@@ -20,6 +21,7 @@ from omniop.backends.codegen.llvm_flow import (
     count,
     define,
     each,
+    fma,
     least,
     load,
     plus,
@@ -40,7 +42,7 @@ KEY_BLOCK = 1024
 
 
 class Field(IntEnum):
-    """The context: int64 numbers and addresses. `Head`'s a is the queries, b the panels, c the result."""
+    """The context: int64 numbers and addresses. `Head`'s a is the queries, c the result."""
 
     Q_ROW = len(Head)
     Q_STEP = auto()
@@ -50,6 +52,13 @@ class Field(IntEnum):
     KEYS = auto()
     COLUMNS = auto()
     """Of values."""
+    KEY_BUFFER = auto()
+    VALUE_BUFFER = auto()
+    KEY_ROW = auto()
+    """From key to key where they are read as they are, or 0: then they lie in panels."""
+    VALUE_ROW = auto()
+    VALUE_PANEL = auto()
+    """From key to key in a panel of values, and from panel to panel."""
     ROW_BLOCK = auto()
     ROW_BLOCKS = auto()
     SCORE_ROW = auto()
@@ -118,6 +127,7 @@ def print_pack(module: Module) -> None:
 def print_attention(module: Module) -> None:
     """Adds ``attention`` and all that it calls."""
     print_strips(module)
+    _print_dots(module)
     _print_softmax(module)
     _Driver(module).define()
 
@@ -149,9 +159,10 @@ class _Driver:
         f = self.field
         part, batch = code.op("urem", point, f[Field.ROW_BLOCKS]), code.op("udiv", point, f[Field.ROW_BLOCKS])
         line = code.element(address(code, "%context", Field.BATCH_TABLE), INT64, code.mul(batch, f[Field.BATCH_WORDS]))
-        q, key, value, c = (
-            code.element(f"%{name}", FLOAT32, word(code, line, w))
-            for name, w in (("a", BatchWord.Q), ("b", BatchWord.KEY), ("b", BatchWord.VALUE), ("c", BatchWord.C))
+        q, c = (code.element(p, FLOAT32, word(code, line, w)) for p, w in (("%a", BatchWord.Q), ("%c", BatchWord.C)))
+        key, value = (
+            code.element(self._buffer(code, buffer), FLOAT32, word(code, line, w))
+            for buffer, w in ((Field.KEY_BUFFER, BatchWord.KEY), (Field.VALUE_BUFFER, BatchWord.VALUE))
         )
         first = code.mul(part, f[Field.ROW_BLOCK])
         rows = code.op("sub", least(code, code.add(first, f[Field.ROW_BLOCK]), f[Field.QUERIES]), first)
@@ -169,7 +180,13 @@ class _Driver:
             whole=one,
             more=zero,
         )
-        strips.call(code, q, key, self.scores)
+        dots = (f[Field.Q_ROW], f[Field.KEY_ROW], f[Field.DEPTH], rows, f[Field.KEYS], f[Field.SCORE_ROW])
+        when(
+            code,
+            code.compare("ne", f[Field.KEY_ROW], zero),
+            lambda: code.do(f"call void @dots(ptr {q}, ptr {key}, ptr {self.scores}, {', '.join(map(str, dots))})"),
+            lambda: strips.call(code, q, key, self.scores),
+        )
         when(code, self.masked, lambda: self._run(code, self.masks, line, first, rows, f[Field.KEYS]))
         numbers = (rows, f[Field.KEYS], f[Field.SCORE_ROW], f[Field.BLANK])
         code.do(f"call void @softmax(ptr {self.scores}, ptr {self.factors}, {', '.join(map(str, numbers))})")
@@ -180,8 +197,8 @@ class _Driver:
             products = Strips(
                 a_row=f[Field.SCORE_ROW],
                 a_k=one,
-                b_row=width,
-                b_panel=inside.mul(f[Field.KEYS], width),
+                b_row=f[Field.VALUE_ROW],
+                b_panel=f[Field.VALUE_PANEL],
                 rows=rows,
                 columns=f[Field.COLUMNS],
                 steps=least(inside, inside.op("sub", f[Field.KEYS], k), index(KEY_BLOCK)),
@@ -190,11 +207,14 @@ class _Driver:
                 more=inside.convert("zext", inside.compare("sgt", k, zero), INT64),
             )
             left = inside.element(self.scores, FLOAT32, k)
-            products.call(inside, left, inside.element(value, FLOAT32, inside.mul(k, width)), target)
+            products.call(inside, left, inside.element(value, FLOAT32, inside.mul(k, f[Field.VALUE_ROW])), target)
 
         each(code, zero, f[Field.KEYS], KEY_BLOCK, some_keys)
         self._divide(code, target, rows)
         when(code, self.fused, lambda: self._run(code, self.epilogue, line, first, rows, f[Field.COLUMNS]))
+
+    def _buffer(self, code: Code, field: Field) -> str:
+        return code.let(f"load ptr, ptr {code.element('%buffers', INT64, self.field[field])}, align 8")
 
     def _divide(self, code: Code, target: str, rows: Value) -> None:
         lanes = tile_of(code.module.target).lanes
@@ -230,6 +250,41 @@ class _Driver:
         }
         places = code.element(line, INT64, index(BatchWord.PLACES))
         kernel.run(code, values, places, plus(code, f[Field.BATCH_WORDS], -BatchWord.PLACES))
+
+
+def _print_dots(module: Module) -> None:
+    """``dots(q, keys, scores, q_row, key_row, depth, rows, count, row)``: each query's product with each key, whose
+    elements lie side by side and fill whole vectors."""
+    lanes = tile_of(module.target).lanes
+    names = ("q_row", "key_row", "depth", "rows", "count", "row")
+    q_row, key_row, depth, rows, keys, row = map(argument, names)
+    code = Code(module)
+
+    def one_row(outer: Code, r: Value) -> None:
+        q = outer.element("%q", FLOAT32, outer.mul(r, q_row))
+        scores = outer.element("%scores", FLOAT32, outer.mul(r, row))
+
+        def some_keys(taken: int) -> Callable[[Code, Value], None]:
+            def body(inside: Code, j: Value) -> None:
+                starts = [
+                    inside.element("%keys", FLOAT32, inside.mul(plus(inside, j, n), key_row)) for n in range(taken)
+                ]
+                loop = Loop(inside, deep := Code(module), [index(0), *[const(0.0, FLOAT32, lanes)] * taken])
+                k, *sums = loop.carried
+                loop.test(deep.compare("slt", k, depth))
+                x = load(deep, q, k, lanes)
+                sums = [fma(deep, x, load(deep, s, k, lanes), held) for s, held in zip(starts, sums, strict=True)]
+                _, *sums = loop.close([plus(deep, k, lanes), *sums])
+                for n, held in enumerate(sums):
+                    store(inside, _folded(inside, "add", held), scores, plus(inside, j, n))
+
+            return body
+
+        done = count(outer, index(0), keys, 4, some_keys(4))
+        count(outer, done, keys, 1, some_keys(1))
+
+    each(code, index(0), rows, 1, one_row)
+    define(module, "dots", ("q", "keys", "scores"), names, code)
 
 
 def _print_softmax(module: Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 
@@ -27,7 +27,7 @@ from omniop.backends.cpu.jit import CompiledKernel
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch, build_kernels
 from omniop.backends.cpu.panels import writes_itself
-from omniop.backends.cpu.products import SPEED, WORD, aligned, tile
+from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, tile
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
@@ -39,6 +39,8 @@ BLOCK_BYTES = 3 << 15
 """Of scores, which stay in the second cache beside panels."""
 MOST_ROWS = 96
 """Of queries in a block."""
+FEW_READS = 4
+"""Queries that read a key, up to which it is read where it lies."""
 PACKED_IN = 0.3
 """Nanoseconds for an element of a panel, about."""
 
@@ -72,20 +74,34 @@ class AttentionCall(RecordedWork):
         call, names = self._call(), size_names(sizes)
         numbers = [_Matrices(view, names) for view in (*call.operands, call.results[0])]
         q, k, v, c = numbers
+        table = np.zeros((len(q.starts), BatchWord.PLACES + len(q.batch)), np.int64)
+        table[:, BatchWord.Q], table[:, BatchWord.C] = q.starts, c.starts
+        table[:, BatchWord.PLACES :] = list(product(*map(range, q.batch)))
+        width = tile().width
+        if _read_as_they_are(q, k, v):
+            table[:, BatchWord.KEY], table[:, BatchWord.VALUE] = k.starts, v.starts
+            places = {Field.KEY_BUFFER: k.buffer, Field.VALUE_BUFFER: v.buffer, Field.KEY_ROW: k.strides[1]}
+            places |= {Field.VALUE_ROW: v.strides[0], Field.VALUE_PANEL: width}
+            return Recording((self._products(call, numbers, table, places, sizes),))
         workspace = len(call.params)
         keys, key_bytes = _packed(k, workspace, 0)
         values, value_bytes = _packed(v, workspace, key_bytes)
-        table = np.zeros((len(q.starts), BatchWord.PLACES + len(q.batch)), np.int64)
-        table[:, BatchWord.Q], table[:, BatchWord.C] = q.starts, c.starts
         table[:, BatchWord.KEY] = k.numbers * k.panel_elements
         table[:, BatchWord.VALUE] = key_bytes // FLOAT32.itemsize + v.numbers * v.panel_elements
-        table[:, BatchWord.PLACES :] = list(product(*map(range, q.batch)))
-        work = self._products(call, numbers, np.ascontiguousarray(table), workspace, sizes)
+        places = {Field.KEY_BUFFER: workspace, Field.VALUE_BUFFER: workspace}
+        places |= {Field.VALUE_ROW: width, Field.VALUE_PANEL: v.shape[0] * width}
+        work = self._products(call, numbers, table, places, sizes)
         return Recording((keys, values, work), key_bytes + value_bytes)
 
     def _products(
-        self, call: Call, numbers: Sequence[_Matrices], table: np.ndarray, workspace: int, sizes: Sequence[int]
+        self,
+        call: Call,
+        numbers: Sequence[_Matrices],
+        table: np.ndarray,
+        places: Mapping[Field, int],
+        sizes: Sequence[int],
     ) -> Record:
+        """``table``: of the batches; ``places``: of keys and values."""
         q, _, v, c = numbers
         (queries, depth), (keys, columns) = q.shape, v.shape
         width, lanes = tile().width, tile().lanes
@@ -93,6 +109,7 @@ class AttentionCall(RecordedWork):
         fit = min(MOST_ROWS, max(1, BLOCK_BYTES // (FLOAT32.itemsize * score_row * tile().rows)) * tile().rows)
         even = -(-queries // -(-queries // fit))
         row_block = -(-even // tile().rows) * tile().rows
+        row_blocks = -(-queries // row_block)
         block_row = -(-columns // width) * width
         code = [kernel.code for kernel in (self._scores, self._epilogue) if kernel is not None]
         own = np.array([*sizes, 0], np.int64)
@@ -102,14 +119,9 @@ class AttentionCall(RecordedWork):
         at_block = at_factors + aligned(FLOAT32.itemsize * row_block)
         end = at_block + (0 if self._epilogue is None else aligned(FLOAT32.itemsize * row_block * block_row))
         context = np.zeros(len(Head) + len(Field), np.int64)
-        for head, value in {
-            Head.A_BUFFER: q.buffer,
-            Head.B_BUFFER: workspace,
-            Head.C_BUFFER: c.buffer,
-            Head.SCRATCH: end,
-        }.items():
-            context[head] = value
+        context[[Head.A_BUFFER, Head.B_BUFFER, Head.C_BUFFER, Head.SCRATCH]] = q.buffer, q.buffer, c.buffer, end
         for field, value in {
+            **places,
             Field.Q_ROW: q.strides[0],
             Field.Q_STEP: q.strides[1],
             Field.DEPTH: depth,
@@ -117,7 +129,7 @@ class AttentionCall(RecordedWork):
             Field.KEYS: keys,
             Field.COLUMNS: columns,
             Field.ROW_BLOCK: row_block,
-            Field.ROW_BLOCKS: -(-queries // row_block),
+            Field.ROW_BLOCKS: row_blocks,
             Field.SCORE_ROW: score_row,
             Field.C_ROW: c.strides[0] if self._epilogue is None else block_row,
             Field.BLANK: call.attr("blank"),
@@ -134,10 +146,19 @@ class AttentionCall(RecordedWork):
             Field.SCRATCH_BLOCK: at_block,
         }.items():
             context[field] = value
-        points = len(table) * -(-queries // row_block)
-        arithmetic = 2 * queries * keys * (depth + columns) * len(table) / (SPEED * lanes)
-        kept = Context(context, (table, own, *code))
-        return Record(_attention(), kept, points, weight=arithmetic / points, scratch=end)
+        arithmetic = 2 * queries * keys * (depth + columns) / (SPEED * lanes)
+        reading = FLOAT32.itemsize * keys * (depth + columns) / STREAM
+        weight = max(arithmetic, reading) / row_blocks
+        return Record(
+            _attention(), Context(context, (table, own, *code)), len(table) * row_blocks, weight=weight, scratch=end
+        )
+
+
+def _read_as_they_are(q: _Matrices, k: _Matrices, v: _Matrices) -> bool:
+    """Whether keys and values are read too seldom to be packed, and lie so that they can be read."""
+    seldom = q.shape[0] * len(q.starts) <= FEW_READS * min(len(k.different), len(v.different))
+    whole = q.shape[1] % tile().lanes == 0 == v.shape[1] % tile().lanes
+    return seldom and whole and q.strides[1] == k.strides[0] == v.strides[1] == 1 and k.strides[1] != 0
 
 
 def _built(kernel: Kernel) -> CompiledKernel:
