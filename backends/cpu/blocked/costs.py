@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from omniop.backends.codegen.winograd import Winograd
 
 SECONDS_PER_FLOP = 1 / 110e9
-SECONDS_PER_BYTE = 1 / 20e9
+SECONDS_PER_BYTE = 1 / 30e9
 """Of weights, which come from memory."""
 SECONDS_PER_ELEMENT = 1.4e-10
 """Of a tile, transformed: a load, a store, and its share of the sums, a vector at a time."""

@@ -32,6 +32,8 @@ from omniop.opset.layout import Layout
 
 POINT_BYTES = 384 << 10
 """Of transformed tiles in a point and their products, about: they stay in the second cache while filters pass by."""
+FEW_TILES = 24
+"""... but not so few that filters come from memory for each of them."""
 FEW_BLOCKS = 16
 """Blocks of tiles that are too few for many threads."""
 
@@ -154,7 +156,7 @@ class TileMatrices:
         self.v_tile = _odd_lines(self.channel_blocks * block)
         self.tile_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
         self.m_tile = _odd_lines(panel.width)
-        most = max(2 * panel.rows, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
+        most = max(FEW_TILES, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
         self.columns = _even(self.tile_columns, most)
         self.rows = _even(self.tile_rows, max(1, most // self.columns))
         self.block_rows, self.block_columns = -(-self.tile_rows // self.rows), -(-self.tile_columns // self.columns)
