@@ -4,9 +4,10 @@ Tiles are transformed into as many matrices ``[tiles, channels]`` as there are p
 with a matrix of transformed filters by the tiles of `llvm_panels`, a panel of filters at a time, so that what comes of
 all of them is still in the cache when it is transformed into pixels. See `winograd` for the arithmetic.
 
-A point of the work is a block of tiles of an image, whose matrices are in scratch memory. Where such blocks are few,
-the work is done in two steps, with matrices in memory that both share: a point of the first is a block of tiles and
-some channels, a point of the second a block of tiles and some filters.
+A point of the work is a block of tiles, whose matrices are in scratch memory; rows of tiles of all images count as
+below each other, so that small images share what is read of filters. Where such blocks are few, the work is done in two
+steps, with matrices in memory that both share: a point of the first is a block of tiles and some channels, a point of
+the second a block of tiles and some filters.
 """
 
 from __future__ import annotations
@@ -54,14 +55,15 @@ class Field(IntEnum):
     """Blocks of filters, or of channels where nothing is multiplied, in a point ..."""
     PARTS = auto()
     """... and points for all of them."""
+    IMAGE_ROWS = auto()
+    """Of tiles; ``TILE_ROWS`` of all images."""
     TILE_ROWS = auto()
     TILE_COLUMNS = auto()
     ROWS = auto()
     """Of tiles, in a point."""
     COLUMNS = auto()
-    BLOCK_ROWS = auto()
-    """Points below each other in an image."""
     BLOCK_COLUMNS = auto()
+    """Points beside each other."""
     V_TILE = auto()
     V_PRODUCT = auto()
     M_TILE = auto()
@@ -110,8 +112,7 @@ class _Driver:
     def _point(self, code: Code, point: Value) -> None:
         f, zero = self.field, index(0)
         part, block = code.op("urem", point, f[Field.PARTS]), code.op("udiv", point, f[Field.PARTS])
-        column, rest = code.op("urem", block, f[Field.BLOCK_COLUMNS]), code.op("udiv", block, f[Field.BLOCK_COLUMNS])
-        row, image = code.op("urem", rest, f[Field.BLOCK_ROWS]), code.op("udiv", rest, f[Field.BLOCK_ROWS])
+        column, row = code.op("urem", block, f[Field.BLOCK_COLUMNS]), code.op("udiv", block, f[Field.BLOCK_COLUMNS])
         y, x = code.mul(row, f[Field.ROWS]), code.mul(column, f[Field.COLUMNS])
         rows = least(code, code.op("sub", f[Field.TILE_ROWS], y), f[Field.ROWS])
         columns = least(code, code.op("sub", f[Field.TILE_COLUMNS], x), f[Field.COLUMNS])
@@ -126,8 +127,7 @@ class _Driver:
         def transform() -> None:
             begin = code.select(multiplies, zero, first)
             until = code.select(multiplies, f[Field.CHANNEL_BLOCKS], least(code, end, f[Field.CHANNEL_BLOCKS]))
-            source = code.element("%b", FLOAT32, code.mul(image, f[Field.X_IMAGE]))
-            source = code.element(source, FLOAT32, code.mul(begin, f[Field.X_BLOCK]))
+            source = code.element("%b", FLOAT32, code.mul(begin, f[Field.X_BLOCK]))
             target = code.element(self.v, FLOAT32, code.mul(begin, self.block))
             self._transform(code, (source, target), code.op("sub", until, begin), (y, x), (rows, columns))
 
@@ -136,7 +136,7 @@ class _Driver:
         def panel(inside: Code, filters: Value) -> None:
             blocks = least(inside, inside.op("sub", last, filters), index(side))
             self._multiply(inside, inside.op("udiv", filters, index(side)), blocks, inside.mul(rows, columns))
-            self._finish(inside, (image, filters, blocks), (y, x), (rows, columns))
+            self._finish(inside, (filters, blocks), (y, x), (rows, columns))
 
         side = self.tile.width // block_of(self.module.target)
         last = code.select(multiplies, least(code, end, f[Field.FILTER_BLOCKS]), zero)
@@ -153,22 +153,22 @@ class _Driver:
         x = code.op("sub", code.mul(first, index(step)), f[Field.PAD_X])
 
         def line(outer: Code, i: Value) -> None:
-            row = outer.add(at[0], i)
+            image, row = self._row(outer, outer.add(at[0], i))
             below = outer.compare("sge", row, f[Field.INSIDE_TOP])
             whole = outer.op("and", below, outer.compare("slt", row, f[Field.INSIDE_BOTTOM]))
             ends = [zero, *(outer.select(whole, end, columns) for end in (left, right)), columns]
             y = outer.op("sub", outer.mul(row, index(step)), f[Field.PAD_Y])
             start = outer.add(outer.mul(y, f[Field.X_LINE]), outer.mul(x, self.block))
-            source = outer.element(where[0], FLOAT32, start)
+            source = outer.element(where[0], FLOAT32, outer.add(start, outer.mul(image, f[Field.X_IMAGE])))
             target = outer.element(where[1], FLOAT32, outer.mul(outer.mul(i, columns), f[Field.V_TILE]))
 
             def channels(inside: Code, c: Value) -> None:
-                image = inside.element(source, FLOAT32, inside.mul(c, f[Field.X_BLOCK]))
+                plane = inside.element(source, FLOAT32, inside.mul(c, f[Field.X_BLOCK]))
                 tiles = inside.element(target, FLOAT32, inside.mul(c, self.block))
                 for name, begin, end in zip(("edge_tiles", "image_tiles", "edge_tiles"), ends, ends[1:], strict=False):
                     pixels = inside.mul(begin, index(step))
                     pointers = (
-                        inside.element(image, FLOAT32, inside.mul(pixels, self.block)),
+                        inside.element(plane, FLOAT32, inside.mul(pixels, self.block)),
                         inside.element(tiles, FLOAT32, inside.mul(begin, f[Field.V_TILE])),
                     )
                     numbers = (
@@ -181,6 +181,11 @@ class _Driver:
             each(outer, zero, blocks, 1, channels)
 
         each(code, zero, counts[0], 1, line)
+
+    def _row(self, code: Code, row: Value) -> tuple[Value, Value]:
+        """The image of a row of tiles, and the row's number there."""
+        rows = self.field[Field.IMAGE_ROWS]
+        return code.op("udiv", row, rows), code.op("urem", row, rows)
 
     def _multiply(self, code: Code, panel: Value, blocks: Value, tiles: Value) -> None:
         """A product of matrices for each place in a tile, with so many blocks of a panel."""
@@ -216,14 +221,15 @@ class _Driver:
         return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
 
     def _finish(
-        self, code: Code, what: tuple[Value, Value, Value], at: tuple[Value, Value], counts: tuple[Value, Value]
+        self, code: Code, what: tuple[Value, Value], at: tuple[Value, Value], counts: tuple[Value, Value]
     ) -> None:
-        """Products into pixels of the result. ``what``: the image, the first block of filters and how many."""
+        """Products into pixels of the result. ``what``: the first block of filters, and how many."""
         f, step = self.field, self.winograd.outputs
-        image, first, blocks = what
+        first, blocks = what
 
         def line(outer: Code, i: Value) -> None:
-            y = outer.mul(outer.add(at[0], i), index(step))
+            image, place = self._row(outer, outer.add(at[0], i))
+            y = outer.mul(place, index(step))
             lines = least(outer, outer.op("sub", f[Field.OUT_HEIGHT], y), index(step))
             kind = outer.mul(plus(outer, lines, -1), index(step))
             row = outer.mul(i, counts[1])

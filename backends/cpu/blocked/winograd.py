@@ -154,13 +154,14 @@ class TileMatrices:
         w, panel, block = self.plan.winograd, tile_of(self.plan.target), self.plan.block
         self.channel_blocks, self.filter_blocks = (-(-shape[1] // block) for shape in (self.x, self.out))
         self.v_tile = _odd_lines(self.channel_blocks * block)
-        self.tile_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
+        self.image_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
+        self.tile_rows = self.x[0] * self.image_rows
         self.m_tile = _odd_lines(panel.width)
         most = max(FEW_TILES, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
         self.columns = _even(self.tile_columns, most)
         self.rows = _even(self.tile_rows, max(1, most // self.columns))
-        self.block_rows, self.block_columns = -(-self.tile_rows // self.rows), -(-self.tile_columns // self.columns)
-        self.blocks = self.x[0] * self.block_rows * self.block_columns
+        self.block_columns = -(-self.tile_columns // self.columns)
+        self.blocks = -(-self.tile_rows // self.rows) * self.block_columns
         tiles = self.rows * self.columns
         self.v_product, self.m_product = (_odd_lines(tiles * stride) for stride in (self.v_tile, self.m_tile))
         self.v_bytes, self.m_bytes = (aligned(4 * w.products * n) for n in (self.v_product, self.m_product))
@@ -172,8 +173,7 @@ class TileMatrices:
 
     def steps(self) -> list[Step]:
         """Both at once for a block of tiles where there are many; else one after the other, in smaller points."""
-        tiles = self.x[0] * self.tile_rows * self.tile_columns
-        cost = WinogradCost(self.plan.winograd, tiles, self.x[1], self.out[1])
+        cost = WinogradCost(self.plan.winograd, self.tile_rows * self.tile_columns, self.x[1], self.out[1])
         if self.blocks >= FEW_BLOCKS:
             both = {Field.TRANSFORMS: 1, Field.MULTIPLIES: 1, Field.V_BUFFER: -1, Field.SCRATCH_M: self.v_bytes}
             both |= _parts(self.filter_blocks, 1, 1)
@@ -212,11 +212,11 @@ class TileMatrices:
             Field.OUT_HEIGHT: self.out[2],
             Field.OUT_WIDTH: self.out[3],
             Field.FILTER_BLOCKS: self.filter_blocks,
+            Field.IMAGE_ROWS: self.image_rows,
             Field.TILE_ROWS: self.tile_rows,
             Field.TILE_COLUMNS: self.tile_columns,
             Field.ROWS: self.rows,
             Field.COLUMNS: self.columns,
-            Field.BLOCK_ROWS: self.block_rows,
             Field.BLOCK_COLUMNS: self.block_columns,
             Field.V_TILE: self.v_tile,
             Field.V_PRODUCT: self.v_product,

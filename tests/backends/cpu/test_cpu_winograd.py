@@ -119,6 +119,7 @@ SHAPES: dict[str, tuple[tuple[int, int, int, int], int, Pads]] = {
     "wide padding": ((1, 16, 3, 2), 16, (7, 9, 5, 8)),
     "cropped": ((1, 16, 12, 12), 16, (-1, -2, 0, -3)),
     "many tiles": ((1, 48, 70, 66), 40, ONES),
+    "many images": ((9, 33, 5, 6), 16, ONES),
     "many channels": ((1, 300, 14, 14), 130, ONES),
 }
 
