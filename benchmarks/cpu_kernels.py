@@ -49,7 +49,7 @@ class Case:
             nodes.append(helper.make_node("Relu", ["z"], ["y"]))
         x = helper.make_tensor_value_info("x", 1, self.x)
         graph = helper.make_graph(nodes, "case", [x], [helper.make_tensor_value_info("y", 1, None)], constants)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
 
 
 def conv(name: str, channels: int, size: int, filters: int, kernel: int, stride: int = 1, group: int = 1) -> Case:
@@ -59,6 +59,11 @@ def conv(name: str, channels: int, size: int, filters: int, kernel: int, stride:
     return Case(name, "Conv", (1, channels, size, size), weights, attributes, relu=True)
 
 
+def attention(name: str, heads: int, queries: int, keys: int, groups: int = 0, **attributes: Any) -> Case:
+    kept = (1, groups or heads, keys, 64)
+    return Case(name, "Attention", (1, heads, queries, 64), (kept, kept), attributes)
+
+
 GROUPS: dict[str, list[Case]] = {
     "gemm": [
         Case("bert projection", "MatMul", (128, 768), ((768, 768),)),
@@ -66,10 +71,18 @@ GROUPS: dict[str, list[Case]] = {
         Case("bert down", "MatMul", (128, 3072), ((3072, 768),)),
         Case("short sequence", "MatMul", (16, 384), ((384, 1536),), relu=True),
         Case("gemm, transposed", "Gemm", (64, 512), ((1000, 512), (1000,)), {"transB": 1}),
+        Case("one row, a vocabulary", "MatMul", (1, 768), ((768, 50257),)),
         Case("one row", "Gemm", (1, 1280), ((1000, 1280), (1000,)), {"transB": 1}),
         Case("square", "MatMul", (768, 768), ((768, 768),)),
         Case("batched", "MatMul", (12, 128, 64), ((12, 64, 128),)),
         Case("ocr head", "MatMul", (40, 120), ((120, 6625),)),
+    ],
+    "attention": [
+        attention("bert, vit", 12, 128, 128),
+        attention("whisper", 6, 1500, 1500),
+        attention("one token", 12, 1, 129),
+        attention("one token, long cache", 12, 1, 2048),
+        attention("shared heads, causal", 14, 128, 128, groups=2, is_causal=1),
     ],
     "conv": [
         conv("first 3x3/2", 3, 224, 32, 3, 2),
