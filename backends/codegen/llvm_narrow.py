@@ -15,7 +15,7 @@ from collections.abc import Callable
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import address, argument, each, least, plus, when, word
+from omniop.backends.codegen.llvm_flow import address, argument, each, lanes_below, least, plus, when, word
 from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
@@ -168,10 +168,16 @@ class _Driver:
             done, total = loop.close([following, more])
             return done, total
 
-        done, vector = part(self.tile.lanes, index(0))
-        _, rest = part(1, done)
+        lanes, none = self.tile.lanes, const(0, INT32)
+        done, vector = part(lanes, index(0))
+        if llvm_vector.has_masked(code, INT32):
+            left = code.op("lshr", code.op("sub", end, done), index(2))
+            rest = llvm_vector.masked_load(code, code.element(line, UINT8, done), lanes_below(code, left, lanes), none)
+            vector = self.kind.add(code, vector, rest, const(ONES, INT32, lanes))
+        else:
+            _, none = part(1, done)
         (total,) = llvm_vector.narrowed(code, "add", [vector], 1)
-        return code.op("add", total, rest)
+        return code.op("add", total, none)
 
     def _pack(self, code: Code, b: str, at: dict[BlockWord, Value]) -> None:
         places = (at[BlockWord.Z], at[BlockWord.Y], at[BlockWord.X], at[BlockWord.LINES], at[BlockWord.COLUMNS])
