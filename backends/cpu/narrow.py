@@ -19,6 +19,7 @@ from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.backends.cpu import jit, products
 from omniop.backends.cpu.products import Product, aligned
+from omniop.backends.cpu.recording import shares
 
 PANEL_BYTES = 1 << 18
 """Of a block's panels, which stay in the second cache."""
@@ -95,10 +96,9 @@ class Narrow:
     def row_block(self) -> int:
         """Rows of a block: of about equal height, in whole tiles."""
         row = max(WORD * self.run, WORD * self.words if self.copies_rows else 0)
-        most = max(1, BLOCK_BYTES // row // tile().rows) * tile().rows
-        rows = self.product.rows
-        even = -(-rows // -(-rows // most))
-        return -(-even // tile().rows) * tile().rows
+        most, tiles = max(1, BLOCK_BYTES // row // tile().rows), -(-self.product.rows // tile().rows)
+        pieces = shares(tiles, most, len(self.product.batches) * len(self.product.blocks))
+        return -(-tiles // pieces) * tile().rows
 
     @property
     def row_blocks(self) -> int:

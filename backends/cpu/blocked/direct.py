@@ -66,6 +66,12 @@ class DirectConv:
         return _tile_function(self.target, tile, self._stored[flat], self.kind)
 
 
+def _even(extent: int, step: int, most: int, times: int) -> int:
+    """Of ``extent``, in whole steps, at most ``most`` for a task, so that threads have equal shares."""
+    steps = -(-extent // step)
+    return -(-steps // shares(steps, max(1, most // step), times)) * step
+
+
 @dataclass
 class _Sizes:
     """One set of sizes. Strides count elements of float32, or words, of which a plane holds ``unit`` for each pixel."""
@@ -105,10 +111,12 @@ class _Sizes:
         rows = height
         while rows > self.lines and self._image_bytes(rows, width) > IMAGE_BYTES:
             rows -= 1
-        tiles, most = -(-height // self.lines), max(1, rows // self.lines)
-        if self.framed:
-            most = -(-tiles // shares(tiles, most, self.x[0] * -(-self.out[3] // width)))
-        return most * self.lines, min(width, self.out[3])
+        rows, images = max(self.lines, rows // self.lines * self.lines), self.x[0]
+        if self.framed and height <= self.lines:
+            width = _even(self.out[3], self.columns, width, images)
+        elif self.framed:
+            rows = _even(height, self.lines, rows, images * -(-self.out[3] // width))
+        return rows, min(width, self.out[3])
 
     def _image_bytes(self, rows: int, width: int) -> int:
         return 4 * self.all_planes * self.unit * prod(self._seen(rows, width))
