@@ -13,7 +13,7 @@ import pytest
 
 from omniop.backends.codegen.llvm_dot import KINDS, Dot
 from omniop.backends.codegen.llvm_ir import Target
-from omniop.backends.cpu import BACKEND, jit, narrow
+from omniop.backends.cpu import BACKEND, jit, narrow, products
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32, INT32, DType
@@ -36,11 +36,12 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """Code is made for it, and runs here all the same."""
     chosen = TARGETS[request.param]
     monkeypatch.setattr(jit, "host_target", lambda: chosen)
-    narrow.tile.cache_clear()
-    narrow.function.cache_clear()
+    cached = (narrow.tile, narrow.function, products.tile, products.gemm)
+    for function in cached:
+        function.cache_clear()
     yield chosen
-    narrow.tile.cache_clear()
-    narrow.function.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 def test_instructions_are_found() -> None:
