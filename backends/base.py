@@ -144,8 +144,7 @@ Sequenced = Callable[[Sequence[Buffer]], None]
 """Runs launches on a table of buffers. Raises LaunchError."""
 
 
-@dataclass(frozen=True)
-class HostArray:
+class HostArray(NamedTuple):
     """A row-major array of the host that a sequence reads or writes as the buffer at ``entry`` of its table; None for
     one that it does not look at."""
 

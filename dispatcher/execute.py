@@ -40,7 +40,7 @@ MAX_TEMPLATES = 64
 Env = dict[Value, RuntimeValue]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Options:
     """What all graphs of a session share."""
 
@@ -54,7 +54,7 @@ class Options:
     """In all graphs of the session."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class GraphRunner:
     """Templates of one graph by (first node, signature of the values that live there)."""
 

@@ -7,9 +7,8 @@ passed once are not made again, but for elements that the plan depends on: they 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ MAX_KEPT = 256
 Signature = tuple[object, ...]
 
 
-@dataclass(frozen=True)
-class _Output:
+class _Output(NamedTuple):
     name: str
     entry: int
     device: Device

@@ -73,7 +73,7 @@ class Value:
         return f"Value({self.name!r})"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class NodeInfo:
     """A node with its schema looked up."""
 
@@ -138,7 +138,7 @@ class Labels:
         return self.names[number] if number >= 0 else "a copy between devices"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Graph:
     """One graph of a model: the main one, a branch, a body, a function's."""
 

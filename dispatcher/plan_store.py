@@ -18,11 +18,10 @@ import pickle
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -51,8 +50,7 @@ _LENGTH = 8
 _ALIGNMENT = 64
 
 
-@dataclass(frozen=True)
-class _Place:
+class _Place(NamedTuple):
     """Where an array lies: ``file`` is a path, `_MODEL` or `_ENTRY`."""
 
     file: str
@@ -61,8 +59,7 @@ class _Place:
     shape: tuple[int, ...]
 
 
-@dataclass
-class _Entry:
+class _Entry(NamedTuple):
     """What is on the disk. ``plan`` is the pickled runner; ``files`` hold arrays or code that it depends on."""
 
     files: tuple[Stamp, ...]

@@ -21,7 +21,7 @@ MAX_KEPT_TURNS = 64
 """Of a loop, whose body is kept ready."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class RunReport:
     """What one run did beyond launching: for fallback messages and tests."""
 

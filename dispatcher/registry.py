@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +22,14 @@ from omniop.opset.dtype import FLOAT32
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel, Param, Store
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 GROUP = "omniop.backends"
 DEFAULT_ORDER = ("cpu", "opencl", "cuda", "reference")
 """How backends are listed; others follow by name."""
+OWN = {name: f"omniop.backends.{name}" for name in DEFAULT_ORDER}
+"""Backends of omniop's own, by module: to find one among all that is installed takes longer than to import it."""
 
 
 @dataclass
@@ -54,8 +60,14 @@ class Registry:
         found = {p.name for p in self._entry_points()} | set(self._given)
         return sorted(found, key=lambda n: (DEFAULT_ORDER.index(n) if n in DEFAULT_ORDER else len(DEFAULT_ORDER), n))
 
+    def knows(self, name: str) -> bool:
+        """Whether there is a backend of this name."""
+        return (self._points is None and name in OWN) or name in self.names()
+
     def _entry_points(self) -> Sequence[EntryPoint]:
         if self._points is None:
+            from importlib.metadata import entry_points
+
             self._points = tuple(entry_points(group=GROUP))
         return self._points
 
@@ -102,7 +114,7 @@ class Registry:
         registered but unusable.
         """
         backend = name.split(":")[0]
-        if backend in self.names():
+        if self.knows(backend):
             loaded = self._load(backend)
             for d in loaded.devices:
                 if name == d.name or (name == backend and not d.emulated):
@@ -150,13 +162,16 @@ class Registry:
         return loaded
 
     def _import(self, name: str) -> Backend:
-        points = [p for p in self._entry_points() if p.name == name]
-        if len({p.value for p in points}) > 1:
-            raise DeviceError(f"two packages register a backend {name!r}: {', '.join(p.value for p in points)}")
-        loaded = points[0].load()
+        if self._points is None and name in OWN:
+            where, loaded = OWN[name], import_module(OWN[name])
+        else:
+            points = [p for p in self._entry_points() if p.name == name]
+            if len({p.value for p in points}) > 1:
+                raise DeviceError(f"two packages register a backend {name!r}: {', '.join(p.value for p in points)}")
+            where, loaded = points[0].value, points[0].load()
         backend = getattr(loaded, "BACKEND", loaded)
         if not isinstance(backend, Backend):
-            raise DeviceError(f"{points[0].value} has no BACKEND that is a Backend")
+            raise DeviceError(f"{where} has no BACKEND that is a Backend")
         return backend
 
 

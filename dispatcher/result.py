@@ -18,7 +18,7 @@ ReadKey = tuple[object, ...]
 """A read-back: the node's position and the names of the places in its lowering."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Binding:
     """A template's numbers for one set of shapes."""
 
@@ -34,7 +34,7 @@ Look = Callable[[Value | ReadKey], RuntimeValue]
 """Gives a value that the segment started with."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Result(ABC):
     """One of the kinds below. The read-back that ends a segment has no ``value``."""
 
@@ -45,7 +45,7 @@ class Result(ABC):
         """The value after a run with this binding and buffer table."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class DeviceResult(Result):
     """A tensor on a device. ``shape``: its number among the binding's shapes; ``entry``: its place in the table;
     ``fresh``: it is no constant.
@@ -63,7 +63,7 @@ class DeviceResult(Result):
         return DeviceTensor(self.device, table[self.entry], shape, self.dtype, self.dims, self.fresh)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class EmptyResult(Result):
     """A tensor without elements, which no device ever saw."""
 
@@ -74,14 +74,14 @@ class EmptyResult(Result):
         return np.empty(binding.shapes[self.shape], self.dtype.numpy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Number:
     """Index among a binding's numbers."""
 
     index: int
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class HostResult(Result):
     """Elements that the host computes: each a constant, or the `Number` of a size expression."""
 
@@ -94,7 +94,7 @@ class HostResult(Result):
         return np.array(flat, self.dtype.numpy).reshape(self.dims)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class PassedResult(Result):
     """A value that the segment started with."""
 
@@ -104,7 +104,7 @@ class PassedResult(Result):
         return look(self.key)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class ConstantResult(Result):
     """An array of the model, or None."""
 

@@ -248,7 +248,7 @@ def _host_memory() -> Iterator[None]:
 
 def _spare(found: Registry) -> list[Device]:
     """Where nodes go that the session's devices refuse."""
-    return found.devices("cpu") if "cpu" in found.names() else found.devices("reference")
+    return found.devices("cpu") if found.knows("cpu") else found.devices("reference")
 
 
 def _info(v: Value) -> ValueInfo:

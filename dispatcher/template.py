@@ -2,6 +2,8 @@
 
 A template is immutable once made, and shared by all runs. What a run needs of its own (slots, error words) is a
 `RunContext`, leased from the template for the time of the run.
+
+Nobody compares or prints these classes, and methods for that would take longer to make than a small model to load.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,8 +28,7 @@ MAX_CONTEXTS = 8
 MAX_BINDINGS = 256
 
 
-@dataclass(frozen=True)
-class Symbol:
+class Symbol(NamedTuple):
     """Where a size symbol's value comes from at run time: a dim or an element of a runtime value."""
 
     name: str
@@ -36,15 +37,14 @@ class Symbol:
     element: int | None
 
 
-@dataclass(frozen=True)
-class StaticValue:
+class StaticValue(NamedTuple):
     """Host elements that the trace took as they are (floats, bools, strings): they have to be the same again."""
 
     key: Value | ReadKey
     content: bytes
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Cut:
     """How a segment ends: ``node`` is the position of the node that goes on."""
 
@@ -54,7 +54,7 @@ class Cut:
     """Of a read-back."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Launch:
     """A step made ready. ``buffers`` index the run's buffer table, ``sizes`` is a range of the binding's numbers."""
 
@@ -66,7 +66,7 @@ class Launch:
     """The number of a node that it computes."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Transfer:
     """Bytes from one buffer to another, across devices or within one."""
 
@@ -78,7 +78,7 @@ class Transfer:
     """Index of the byte count among the binding's numbers."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Loop:
     """A repeat: ``before`` once, ``body`` ``count`` times with numbers of its own."""
 
@@ -93,7 +93,7 @@ class Loop:
 Op = Launch | Transfer | Loop
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class RunContext:
     """Memory of one run in flight."""
 
@@ -107,7 +107,7 @@ class RunContext:
     direct_of: object = None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class StepNote:
     """One step of a program, for people: a kernel, call, relayout, copy or repeat, and the nodes that it computes."""
 
@@ -117,7 +117,7 @@ class StepNote:
     origins: list[int]
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Summary:
     """What ``explain`` tells of a template."""
 
@@ -130,7 +130,7 @@ class Summary:
     """Scalars that each of ``devices`` computes: see `omniop.dispatcher.tensor_work`."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Template:
     """See the module."""
 

@@ -12,7 +12,7 @@ from omniop.backends.base import Buffer, Device
 from omniop.opset.dtype import DType
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class DeviceTensor:
     """A row-major tensor in a buffer of a device.
 

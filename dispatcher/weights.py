@@ -10,7 +10,7 @@ import mmap
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from omniop.dispatcher.build import Built
 from omniop.opset.dtype import UINT8, DType
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Constant:
     """A constant on a device. ``array``: the elements that were uploaded; None when they were computed there.
 
@@ -54,8 +54,7 @@ class Constant:
             self.recipe.launch([self.buffer])
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """``built``: the work. ``written``: which of its params are; ``sources``: the others, in their order."""
 
     built: Built
