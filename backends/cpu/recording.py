@@ -36,7 +36,11 @@ class Context:
 
     def __reduce__(self) -> tuple[Any, ...]:
         members = [self.table, *self.targets]
-        known = {_address(member): k for k, member in enumerate(members)}
+        known = {_address(target): k for k, target in enumerate(self.targets, 1)}
+        if any(
+            address < _LEAST_ADDRESS for address in known
+        ):  # where a process has its heap low, an address may look like a number
+            raise pickle.PicklingError("addresses cannot be told from numbers here")
         links: list[tuple[int, int, int]] = []
         for k, member in enumerate(members):
             if isinstance(member, MachineCode) or member.dtype != np.int64:

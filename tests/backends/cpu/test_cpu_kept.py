@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 import omniop
-from omniop.backends.cpu import calls, fused, jit, kept
+from omniop.backends.cpu import calls, fused, jit, kept, recording
 from omniop.backends.cpu.device import CpuDevice
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.memory import Scratch
@@ -118,6 +118,14 @@ def test_a_context_with_an_unknown_address_is_not_kept() -> None:
     stranger = np.arange(5)
     with pytest.raises(pickle.PicklingError, match="an address"):
         pickle.dumps(Context(np.array([7, stranger.ctypes.data])))
+
+
+def test_nothing_is_kept_where_addresses_look_like_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a process has its heap below 4 GiB."""
+    monkeypatch.setattr(recording, "_LEAST_ADDRESS", 1 << 62)
+    numbers = np.arange(5)
+    with pytest.raises(pickle.PicklingError, match="told from numbers"):
+        pickle.dumps(Context(np.array([7, numbers.ctypes.data]), (numbers,)))
 
 
 def test_what_cannot_be_kept_is_left_out() -> None:
