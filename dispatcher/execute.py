@@ -21,7 +21,6 @@ from omniop.dispatcher.build import allocate
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo, Value
 from omniop.dispatcher.model import Model
-from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.program import RunReport, stages_of
 from omniop.dispatcher.result import Binding, ReadKey
 from omniop.dispatcher.template import RunContext, Symbol, Template
@@ -33,6 +32,8 @@ from omniop.opset.errors import MISFITS, DeviceError, ExecutionError
 
 if TYPE_CHECKING:
     import onnx
+
+    from omniop.dispatcher.precision import Precision
 
 MAX_TEMPLATES = 64
 """Templates kept for one place and signature: values that guards pin down could make more without end."""

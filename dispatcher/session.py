@@ -21,7 +21,6 @@ from omniop.dispatcher.feeds import Sizes, feed
 from omniop.dispatcher.graph import Value
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.plan_store import PlanStore
-from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.dispatcher.program import RunReport
 from omniop.dispatcher.registry import Registry, registry
 from omniop.dispatcher.values import DeviceTensor, RuntimeValue
@@ -31,6 +30,7 @@ from omniop.opset.errors import DeviceError, FeedError
 if TYPE_CHECKING:
     import onnx
 
+    from omniop.dispatcher.precision import Precision
     from omniop.dispatcher.report import Explanation
     from omniop.opset.importer import ImportedModel
     from omniop.opset.rewrite import Applied
@@ -230,6 +230,8 @@ def _store(source: Any, options: Options) -> PlanStore | None:
 
 def _check_precision(precision: str, devices: Sequence[Device]) -> None:
     """Raises DeviceError when none of the devices has it."""
+    from omniop.dispatcher.precision import OPERANDS
+
     if precision not in OPERANDS:
         raise DeviceError(f"precision is {' or '.join(map(repr, OPERANDS))}, or left out, not {precision!r}")
     if not any(precision in device.precisions for device in devices):

@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.session import Fallback, Session
 
 if TYPE_CHECKING:
     import onnx
+
+    from omniop.dispatcher.precision import Precision
 
 
 @dataclass(frozen=True)
