@@ -9,6 +9,7 @@ of its own only where no map could do it in passing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import gcd
 
 from omniop.backends.base import Device
 from omniop.opset import expr, poly
@@ -96,7 +97,7 @@ class Layouts:
         return self.of.get(tensor) or self._followed.get(tensor, ROW_MAJOR)
 
     def _read_alike(self, tensor: Tensor) -> dict[Tensor, int]:
-        """What a map reads at its own channel, or at one so many channels apart."""
+        """What a map reads at its own channel, or at one that is a multiple of so many apart."""
         definition = tensor.definition
         if not isinstance(definition, Map) or tensor.rank < 3:
             return {}
@@ -104,9 +105,9 @@ class Layouts:
         found: dict[Tensor, int] = {}
         for node in expr.walk(definition.value):
             if node.op == "load" and node.attr.source.rank == tensor.rank:
-                apart = poly.simplify(expr.load_parts(node)[0][1] - channel)
-                if apart.op == "const" and not expr.is_const(channel):
-                    found.setdefault(self.resolve(node.attr.source), apart.attr)
+                apart = poly.poly_of(expr.load_parts(node)[0][1] - channel)
+                if channel.op == "axis" and channel not in expr.free_axes(poly.expr_of(apart)):
+                    found.setdefault(self.resolve(node.attr.source), gcd(*apart.values()))
         return found
 
     def settle(self, definitions: Sequence[Definition], outputs: Iterable[Tensor]) -> None:

@@ -29,7 +29,7 @@ from omniop.opset import expr
 from omniop.opset.definitions import Definition, Map, Source, Tensor
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
-from omniop.opset.layout import ROW_MAJOR
+from omniop.opset.layout import ROW_MAJOR, Layout
 from omniop.opset.lowering import HostValue
 from omniop.opset.sym import SymInt, as_expr
 from omniop.opset.trace import tracing
@@ -165,7 +165,7 @@ class TemplateBuilder:
         return DeviceResult(v, device, value.dtype, dims, self._shape(value), self.entries[value, device], fresh)
 
     def _summary(self, steps: Sequence[AnyStep], run_steps: Sequence[AnyStep], names: Sequence[str]) -> Summary:
-        notes = [_note(s) for s in run_steps]
+        notes = [_note(s, self.placement.layouts.of) for s in run_steps]
         guards = [f"{g!r} is {expected}" for g, expected in self.env.guards.items()]
         work = tensor_work(self.placement.placed)
         return Summary(notes, len(steps) - len(run_steps), guards, tuple(work), SizeFunction([*work.values()], names))
@@ -373,7 +373,7 @@ def _is_made(value: Any) -> bool:
     return isinstance(value, Tensor) and not value.empty and not isinstance(value.definition, Source)
 
 
-def _note(step: AnyStep) -> StepNote:
+def _note(step: AnyStep, layouts: Mapping[Tensor, Layout]) -> StepNote:
     origins = sorted(o for o in step.origins if o >= 0)
     if isinstance(step, CopyStep):
         return StepNote("copy", step.device.name, "from another device", origins)
@@ -382,7 +382,8 @@ def _note(step: AnyStep) -> StepNote:
     if isinstance(step, RepeatStep):
         what = f"{len(step.body)} steps, {step.definition.count} times"
         return StepNote("repeat", step.device.name, what, origins)
-    return StepNote(step.kind, step.device.name, step.work.describe(), origins)
+    orders = dict.fromkeys(layouts[t].name for t in step.writes if t in layouts)
+    return StepNote(step.kind, step.device.name, " -> ".join([step.work.describe(), *orders]), origins)
 
 
 def _flatten(steps: Sequence[AnyStep]) -> Iterator[AnyStep]:

@@ -307,6 +307,9 @@ def _divide_by_factor(p: Poly, d: Poly, operation: str) -> Poly | None:
     factors: list[tuple[Monomial, int]] = [((), scale)] if scale > 1 and divisor else []
     factors += [((a,), 1) for a in dict.fromkeys(divisor) if len(divisor) > 1 or scale > 1]
     factors += [(divisor, 1)] if len(divisor) > 1 and scale > 1 else []
+    if not divisor:
+        shared = {gcd(scale, c) for c in p.values()}
+        factors += [((), g) for g in sorted(shared, reverse=True) if 1 < g < scale]
     for f_monomial, f_scale in factors:
         whole: Poly = {}
         rest: Poly = {}

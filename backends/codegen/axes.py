@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from math import gcd
 
 from omniop.backends.codegen.indexing import is_index
 from omniop.opset import expr, poly
@@ -22,6 +23,8 @@ from omniop.opset.kernel import Kernel
 NEAR = 4
 """The greatest stride at which all elements of a row are loaded to pick out some."""
 
+_LEAST_PART = 4
+"""Elements in a row that are worth a loop of their own."""
 _ROUNDS = 16
 """More splits than any kernel needs."""
 
@@ -32,7 +35,7 @@ def refine(kernel: Kernel) -> Kernel:
     unit = {a for a in _loops(kernel) if expr.is_const(a.args[0], 1)}
     kernel = _changed(kernel, {a: ((), expr.index(0)) for a in unit})
     for _ in range(_ROUNDS):
-        cut = _find_cut(kernel)
+        cut = _find_cut(kernel) or _find_part(kernel)
         if cut is None:
             break
         kernel, _ = _split(kernel, *cut, numbers)
@@ -177,6 +180,27 @@ def _find_cut(kernel: Kernel) -> tuple[Expr, Expr] | None:
                     inner = _exact(node.args[1], step)
                     if inner is not None and inner.op != "axis" and _cuts(axis.args[0], inner):
                         return axis, inner
+    return None
+
+
+def _find_part(kernel: Kernel) -> tuple[Expr, Expr] | None:
+    """An axis, and the extent of an inner part that a quotient or remainder sees as one step: of 24 channels in blocks
+    of 16, or of those that stand 24 behind, eight are together."""
+    splittable = set(_loops(kernel))
+    for node in expr.walk(*kernel.roots()):
+        if node.op != "alu" or node.attr not in ("floordiv", "floormod") or node.args[1].op != "const":
+            continue
+        if not is_index(node) or node.args[1].attr <= 0:
+            continue
+        places = poly.poly_of(node.args[0])
+        for monomial, c in places.items():
+            if len(monomial) != 1 or monomial[0] not in splittable or monomial[0].args[0].op != "const" or c <= 0:
+                continue
+            together = gcd(node.args[1].attr, *(k for m, k in places.items() if m != monomial))
+            extent = monomial[0].args[0].attr
+            inner = gcd(together // c, extent) if together % c == 0 else 1
+            if _LEAST_PART <= inner < extent:
+                return monomial[0], expr.index(inner)
     return None
 
 

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 import omniop
 from omniop.backends.codegen.llvm_ir import Target
+from omniop.backends.codegen.llvm_tiles import block_of
 from omniop.backends.cpu import BACKEND, jit
 from omniop.backends.cpu.blocked import specs as blocked_specs
 from omniop.backends.cpu.blocked.specs import specs
@@ -326,4 +327,4 @@ def test_batch_normalization(group: int) -> None:
     expected = in_float64(np.maximum(y, 0), held["w"], {"group": group}) + held["b"].reshape(across)
     np.testing.assert_allclose(session.run({"x": x})["z"], expected, rtol=1e-4, atol=1e-4)
     texts = [s.what for s in session.explain().kernels() if s.kind == "call"]
-    assert texts[0].endswith("then max((hole + 2[i1]), 0.0)")
+    assert texts[0].endswith("then max((hole + 2[i1]), 0.0) -> NCHW16c".replace("16", str(block_of(jit.host_target()))))
