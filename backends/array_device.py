@@ -82,8 +82,8 @@ class ArrayDevice(Device):
         return run
 
     def build_call(self, call: Call) -> Runnable:
-        if call.prim.startswith("kernel:"):
-            return self.kernels.named(call.prim.removeprefix("kernel:")).make(self, call)
+        if call.tuned is not None:
+            return self.kernels.named(call.tuned).make(self, call)
         finish = None if call.epilogue is None else self._epilogue(call)
         stored = [p.dtype for p in stored_params(call, self.caps)]
 

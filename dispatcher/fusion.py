@@ -325,7 +325,7 @@ class Fusion:
         if tensor in self.layouts:
             return None
         view = self.as_view(tensor, tensor.rank - 2 if isinstance(reader, Attention) else 0)
-        if view is None or not reader.prim.startswith("kernel:"):
+        if view is None or reader.tuned is None:
             return view
         base, offset, strides = view
         steps = zip(strides, row_major_strides(tensor.extents), tensor.extents, strict=True)

@@ -143,7 +143,7 @@ class Layouts:
 
 
 def _is_tuned(definition: Definition) -> bool:
-    return isinstance(definition, Structured) and definition.prim.startswith("kernel:")
+    return isinstance(definition, Structured) and definition.tuned is not None
 
 
 def _whole_operands(definition: Definition) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ from omniop.opset.definitions import Definition, Repeat, Source, Structured, Ten
 from omniop.opset.dtype import BOOL, FLOAT32, DType
 from omniop.opset.errors import PlacementError
 from omniop.opset.expand import expand
+from omniop.opset.kernel import tuned_prim
 from omniop.opset.layout import ROW_MAJOR
 from omniop.opset.prims import record
 from omniop.opset.sym import Dim, hint_of
@@ -237,7 +238,7 @@ class Placement:
             return None
         spec = best[1]
         operands = [t for t in tensors if t is not None]
-        call = Structured(f"kernel:{spec.name}", tuple(operands), tuple(sorted(_hashable(info.attributes).items())))
+        call = Structured(tuned_prim(spec.name), tuple(operands), tuple(sorted(_hashable(info.attributes).items())))
         outputs = record(call, [(r.shape, r.dtype) for r in results])
         self._apply_layouts(spec, call, device)
         self.device_of[call] = device
@@ -268,14 +269,14 @@ class Placement:
             if spec is not chosen:
                 detail = f"{cost:.2e} s, {chosen.name} {least:.2e} s"
                 decision.rejected.append((f"{device.name} kernel {spec.name}", No("slower", detail)))
-        definition.prim = f"kernel:{chosen.name}"
+        definition.prim = tuned_prim(chosen.name)
         self._apply_layouts(chosen, definition, device)
         return chosen
 
     def _apply_layouts(self, spec: KernelSpec, call: Structured, device: Device) -> None:
         for k, wanted in spec.prepared.items():
             operand = self.layouts.brought(call.operands[k], ROW_MAJOR, device)
-            kernel = Structured(f"kernel:{wanted.name}", (operand,))
+            kernel = Structured(tuned_prim(wanted.name), (operand,))
             key = (kernel.prim, operand)
             (made,) = record(kernel, [(wanted.shape(operand.shape), operand.dtype)], key)
             self.device_of[made.definition] = device

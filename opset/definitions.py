@@ -15,6 +15,7 @@ import numpy as np
 from omniop.opset import expr
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr, Scalar
+from omniop.opset.kernel import tuned_kernel
 from omniop.opset.sym import Dim, as_expr
 
 
@@ -154,11 +155,16 @@ class Scatter(Definition):
 
 @dataclass(eq=False)
 class Structured(Definition):
-    """A structured prim (or "contract", or a tuned kernel "kernel:NAME") on whole tensors."""
+    """A structured prim (or "contract", or what `kernel.tuned_prim` names) on whole tensors."""
 
     prim: str
     operands: tuple[Tensor, ...]
     attrs: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def tuned(self) -> str | None:
+        """The name of the tuned kernel that it is, if it is one."""
+        return tuned_kernel(self.prim)
 
     def inputs(self) -> tuple[Tensor, ...]:
         return tuple(dict.fromkeys(self.operands))

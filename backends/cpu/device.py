@@ -34,7 +34,7 @@ from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
-from omniop.opset.kernel import Call, Kernel, Work
+from omniop.opset.kernel import Call, Kernel, Work, tuned_kernel
 
 if TYPE_CHECKING:
     from omniop.backends.cpu.calls import PlannedCall
@@ -85,8 +85,8 @@ class CpuDevice(Device):
         return attention.accepts(op) if op.op == ATTENTION else calls.accepts(op)
 
     def accepts_epilogue(self, prim: str) -> bool:
-        if prim.startswith("kernel:"):
-            return self.kernels.named(prim.removeprefix("kernel:")).epilogue
+        if (name := tuned_kernel(prim)) is not None:
+            return self.kernels.named(name).epilogue
         from omniop.backends.cpu.calls import PRIMS
 
         return prim == ATTENTION or (prim in PRIMS and PRIMS[prim].epilogue)
@@ -106,8 +106,8 @@ class CpuDevice(Device):
                 from omniop.backends.cpu.attention import AttentionCall
 
                 runnables.append(AttentionCall(work, self.caps))
-            else:
-                runnables.append(self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work))
+            elif work.tuned is not None:
+                runnables.append(self.kernels.named(work.tuned).make(self, work))
         return runnables
 
     def _planned(self, works: Sequence[Call]) -> dict[Call, PlannedCall]:
@@ -142,7 +142,7 @@ class CpuDevice(Device):
 
 def _is_special(call: Call) -> bool:
     """Whether it is no prim of `calls`."""
-    return call.prim == ATTENTION or call.prim.startswith("kernel:")
+    return call.prim == ATTENTION or call.tuned is not None
 
 
 def fingerprint() -> Fingerprint:

@@ -80,6 +80,6 @@ class CudaDevice(Device):
             return print_loops(work, self._kit)
         if work.prim == "contract":
             return print_contract(work, self._kit)
-        if work.prim.startswith("kernel:"):
-            return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
+        if work.tuned is not None:
+            return self.kernels.named(work.tuned).make(self, work)
         raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")

@@ -135,8 +135,8 @@ class OpenCLDevice(Device):
             return contract.make_contract(work, self.caps, self.profile, self._compiled, self._scratch)
         if work.prim == "conv":
             return conv.make_conv(work, self.caps, self.profile, self._compiled, self._scratch)
-        if work.prim.startswith("kernel:"):
-            return self.kernels.named(work.prim.removeprefix("kernel:")).make(self, work)
+        if work.tuned is not None:
+            return self.kernels.named(work.tuned).make(self, work)
         raise DeviceError(f"{self.name} was given {work.describe()}, which it did not accept")
 
     def _compile(self, *texts: Text) -> dict[str, BoundKernel]:

@@ -15,8 +15,6 @@ from omniop.dispatcher.registry import Registry
 from omniop.dispatcher.session import Session
 from omniop.opset.kernel import Call, Work
 
-_TABLED = "kernel:"
-
 
 def tuned_kernels(device: Device) -> list[str]:
     """The names of the kernels in a device's table, as `Recording` tells them."""
@@ -72,8 +70,8 @@ def _declines(op: OpContext) -> Answer:
 
 
 def _name(call: Call, runnable: Runnable) -> str:
-    if call.prim.startswith(_TABLED):
-        return f"kernel {call.prim.removeprefix(_TABLED)}"
+    if call.tuned is not None:
+        return f"kernel {call.tuned}"
     kind = type(runnable)
     maker = getattr(runnable, "__qualname__", kind.__qualname__).split(".")[0].lstrip("_")
     module = getattr(runnable, "__module__", kind.__module__).rpartition(".")[2]

@@ -49,7 +49,7 @@ class Channelwise:
         self.call = call
         self.target = target
         self.block = block_of(target)
-        self.monoid = WEIGHTED if call.prim.startswith("kernel:depthwise") else call.attr("monoid")
+        self.monoid = WEIGHTED if (call.tuned or "").startswith("depthwise") else call.attr("monoid")
         self.stored = tile_store(call, layout, self.block, flat=False)
 
     def __call__(self, shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]) -> Grid:
