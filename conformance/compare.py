@@ -145,9 +145,9 @@ def _ordinal(values: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(values).reshape(-1)
     if values.dtype.name == "float8_e8m0fnu":
         return flat.view(np.uint8)  # it has no sign
-    if values.dtype.name.startswith("float4"):
-        nibble = flat.view(np.uint8)
-        return np.where(nibble & 8, -(nibble & 7).astype(np.int8), nibble.astype(np.int8))
+    if values.dtype.name.startswith(("float4_", "float6_")):  # one to a byte, the sign above the rest
+        code, sign = flat.view(np.uint8), 8 if values.dtype.name.startswith("float4_") else 32
+        return np.where(code & sign, -(code & (sign - 1)).astype(np.int8), code.astype(np.int8))
     bits = flat.view(f"i{flat.itemsize}")
     return np.where(bits < 0, np.iinfo(bits.dtype).min - bits, bits)
 

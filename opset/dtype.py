@@ -90,6 +90,8 @@ UINT4 = DType("uint4", "u", 4, 21)
 INT4 = DType("int4", "i", 4, 22)
 UINT2 = DType("uint2", "u", 2, 25)
 INT2 = DType("int2", "i", 2, 26)
+FLOAT6E2M3 = DType("float6_e2m3fn", "f", 6, 27)
+FLOAT6E3M2 = DType("float6_e3m2fn", "f", 6, 28)
 
 ALL = tuple(value for value in globals().values() if isinstance(value, DType))
 _BY_NAME = {dtype.name: dtype for dtype in ALL}

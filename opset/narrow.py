@@ -51,6 +51,8 @@ FORMATS: dict[DType, Format] = {
     dtypes.FLOAT8E5M2: Format(5, 2, 15, 0x7B, 0x7C, 0x7E),
     dtypes.FLOAT8E5M2FNUZ: Format(5, 2, 16, 0x7F, 0x80, 0x80, sign=False),
     # Neither infinity nor NaN: what overflows is the largest, NaN is the zero of the other sign.
+    dtypes.FLOAT6E2M3: Format(2, 3, 1, 0x1F, 0x1F, 0x20),
+    dtypes.FLOAT6E3M2: Format(3, 2, 3, 0x1F, 0x1F, 0x20),
     dtypes.FLOAT4E2M1: Format(2, 1, 1, 0x7, 0x7, 0x8),
 }
 

@@ -87,7 +87,7 @@ def cast(values: Array, source: DType, target: DType) -> Array:
     with np.errstate(all="ignore"):
         if source.is_float and source.bits < 32:
             values = values.astype(np.float32)
-        if target.bits < 16 and values.dtype == np.float64:
+        if target.bits < 16 and (values.dtype == np.float64 or source.bits < 8):
             values = values.astype(np.float32)
         return values.astype(target.numpy)
 

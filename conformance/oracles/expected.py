@@ -122,7 +122,10 @@ def cast(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:
     return dict(reference_engine(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 25)]))(source))
 
 
-_BRIDGES = {"float8_e8m0fnu": "float32", **dict.fromkeys(("int2", "uint2", "int4", "uint4"), "int64")}
+_BRIDGES = {
+    **dict.fromkeys(("float8_e8m0fnu", "float6_e2m3fn", "float6_e3m2fn"), "float32"),
+    **dict.fromkeys(("int2", "uint2", "int4", "uint4"), "int64"),
+}
 
 
 def cast_map(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:

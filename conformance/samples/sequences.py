@@ -15,9 +15,13 @@ _TENSORS = "float[N] a, float[M] b"
 
 def text_type(dtype: str) -> str:
     """An element type as onnx.parser spells it."""
-    return {"float32": "float", "float64": "double", "float4_e2m1fn": "float4e2m1", "float8_e8m0fnu": "float8e8m0"}.get(
-        dtype, dtype.replace("_", "") if dtype.startswith("float8") else dtype
-    )
+    return _SPELLED.get(dtype, dtype.replace("_", "") if dtype.startswith("float8") else dtype)
+
+
+_SPELLED = {
+    **{"float32": "float", "float64": "double", "float8_e8m0fnu": "float8e8m0"},
+    **{"float6_e2m3fn": "float6e2m3", "float6_e3m2fn": "float6e3m2", "float4_e2m1fn": "float4e2m1"},
+}
 
 
 def written(op: Op, inputs: str, outputs: str, body: str) -> str:

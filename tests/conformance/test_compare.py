@@ -78,6 +78,7 @@ def test_a_missing_output_is_named() -> None:
     [
         *(np.float16, np.float32, np.float64, ml_dtypes.bfloat16),
         *(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2fnuz, ml_dtypes.float4_e2m1fn),
+        *(ml_dtypes.float6_e2m3fn, ml_dtypes.float6_e3m2fn),
     ],
 )
 def test_a_unit_in_the_last_place_is_one_step_of_the_dtype(dtype: Any) -> None:

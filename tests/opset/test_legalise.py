@@ -13,7 +13,6 @@ from omniop.opset import expr
 from omniop.opset.dtype import (
     BFLOAT16,
     BOOL,
-    FLOAT4E2M1,
     FLOAT8E8M0,
     FLOAT16,
     FLOAT32,
@@ -126,7 +125,7 @@ def test_encode_rounds_as_ml_dtypes(dtype: DType) -> None:
     assert codes.max() < 1 << dtype.bits
     number = ~np.isnan(x)
     np.testing.assert_array_equal(codes[number], wanted.view(width)[number])
-    if dtype is not FLOAT4E2M1:
+    if dtype.bits >= 8:  # what is narrower has no NaN
         assert np.isnan(codes[~number].astype(width).view(dtype.numpy).astype(np.float32)).all()
 
 
