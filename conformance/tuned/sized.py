@@ -261,6 +261,15 @@ def _networks() -> Iterator[Sized]:
         *(f"e = {_conv(1)} (r, w2)", "g = Sigmoid (e)", "y = Mul (a, g)"),
     )
     yield Sized("network_squeeze_and_excite", "Conv", "float32", gate, nodes, 3)
+    sound = {"x": normal("float32", 1, 3, 131)}
+    for k, shape in enumerate(((32, 3, 7), (32, 1, 3), (48, 32, 3))):
+        sound[f"w{k}"] = _weight("float32", shape, shape[1] * shape[2])
+    nodes = (
+        *("a = Conv <pads = [3, 3], strides = [2]> (x, w0)", "r = Relu (a)"),
+        *("d = Conv <pads = [1, 1], group = 32> (r, w1)", "q = Relu (d)"),
+        *("m = MaxPool <kernel_shape = [3], strides = [2]> (q)", "y = Conv <pads = [1, 1]> (m, w2)"),
+    )
+    yield Sized("network_of_sound", "Conv", "float32", sound, nodes, 3)
     up = {"x": normal("float32", 1, 16, 7, 9), **weights((32, 16, 3, 3), (16, 32, 3, 3))}
     nodes = (
         *(f"a = {_conv(3, 1, 1)} (x, w0)", "s = Constant <value_floats = [1.0, 1.0, 2.0, 2.0]> ()"),
