@@ -7,7 +7,6 @@ figures are of a clock on the wall: they mean something on a machine that has no
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 import time
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rich.table import Table
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.program import Program, Recorded
-from omniop.backends.cpu.recording import TASK, TASKS_PER_THREAD, Record, Recording
+from omniop.backends.cpu.recording import TASK, TASKS_PER_THREAD, Context, Record, Recording
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Kernel, Param, Store
@@ -83,10 +82,9 @@ class Work:
     def _program(self, microseconds: float, threads: int, jobs: int) -> Program:
         least = threads * TASKS_PER_THREAD * self.kernel.grain
         points = min(max(least, int(self.speed * microseconds)), len(self.buffers[0]) // 4)
-        sizes = (ctypes.c_int64 * 1)(points)
+        sizes = Context(np.array([points], np.int64))
         weight = 2 * TASK / self.kernel.grain  # every grain is worth a task
-        address = ctypes.addressof(sizes)
-        record = Record(self.kernel.address, address, points, (self.kernel, sizes), self.kernel.grain, weight)
+        record = Record(self.kernel.code, sizes, points, self.kernel.grain, weight)
         return Program([Recorded((0, 1), Recording((record,)))] * jobs, threads)
 
 
