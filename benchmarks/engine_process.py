@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -67,7 +68,11 @@ class EngineFailed(Exception):
 
 class EngineProcess:
     """``engine`` is of ENGINES, or a device of omniop's; ``environment`` adds to this process's. A context manager;
-    raises EngineFailed."""
+    raises EngineFailed.
+
+    It stands still once it has answered, until it is asked again: threads of a pool that wait by spinning would take
+    the CPUs from the engine whose turn comes next.
+    """
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class EngineProcess:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._connection.close()  # its loop ends
+        self._signal(signal.SIGCONT)
         self._process.join()
 
     def loaded(self) -> Loaded:
@@ -97,6 +103,7 @@ class EngineProcess:
 
     def run(self, seconds: float) -> list[Timing]:
         """Of each run, of as many as fit into ``seconds``; at least one."""
+        self._signal(signal.SIGCONT)
         self._connection.send(seconds)
         return self._receive()
 
@@ -107,7 +114,19 @@ class EngineProcess:
             raise EngineFailed("its process ended") from None
         if isinstance(answer, EngineFailed):
             raise answer
+        self._stop()
         return answer
+
+    def _stop(self) -> None:
+        if (pid := self._signal(signal.SIGSTOP)) is not None:
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def _signal(self, number: signal.Signals) -> int | None:
+        """Its process id; None when it has ended."""
+        if (pid := self._process.pid) is None or not self._process.is_alive():
+            return None
+        os.kill(pid, number)
+        return pid
 
 
 def _serve(

@@ -68,7 +68,8 @@ class Spent:
     operators: str
     shapes: str
     operations: int
-    """Multiplications and additions of a structured call's launches; 0 for others."""
+    """Multiplications and additions of a structured call's launches, as its definition has them; 0 where the operands
+    do not tell: a kernel that wants its filters transformed does others."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,10 @@ def _shapes(work: Work, device: Device) -> str:
 
 
 def _operations(work: Work, device: Device) -> int:
-    """Of a product or a convolution of known shapes; else 0."""
+    """Of a product or a convolution of known shapes whose operands are as the prim has them; else 0."""
     if not isinstance(work, Call) or (prim := _prim(work, device)) not in ("contract", "conv"):
+        return 0
+    if work.tuned is not None and device.kernels.named(work.tuned).prepared:
         return 0
     shapes = [
         [extent.attr if extent.op == "const" else 0 for extent in v.shape] for v in (*work.operands, *work.results)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import multiprocessing.process
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import cpu
-from benchmarks.engine_process import OMNIOP, ONNXRUNTIME, OPENVINO_F32
+from benchmarks.engine_process import OMNIOP, ONNXRUNTIME, OPENVINO_F32, EngineProcess
 from benchmarks.measure import Effort, Figures, Task, difference, measure
 from benchmarks.tables import Results, chart, markdown
 from benchmarks.tiny import chain
@@ -36,6 +38,22 @@ def test_measures_every_engine_in_turn(tmp_path: Path) -> None:
         assert min(figures.cold, figures.run, figures.cpu, figures.ready) > 0
         assert figures.runs >= SHORT.rounds
         assert 10e6 < figures.peak < 4e9
+
+
+def test_an_engine_stands_still_between_its_turns(tmp_path: Path) -> None:
+    task = chain(1, tmp_path)
+    with EngineProcess(ONNXRUNTIME, task.path, task.feeds, 1) as process:
+        process.loaded()
+        (child,) = multiprocessing.active_children()
+        assert _state(child) == "T"
+        assert process.run(0.0)
+        assert _state(child) == "T"
+    assert not child.is_alive()
+
+
+def _state(process: multiprocessing.process.BaseProcess) -> str:
+    """The letter that Linux gives it: T for stopped."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_an_engine_that_fails_is_told_and_left_out(tmp_path: Path) -> None:

@@ -29,6 +29,22 @@ def test_profile_counts_every_launch_once(tmp_path: Path) -> None:
     assert "sequence" not in vars(registry().device("cpu")), "the device is left as it was"
 
 
+def test_operations_are_not_told_where_filters_are_transformed(tmp_path: Path) -> None:
+    """The element count of a filter transformed by Winograd's algorithm is not the number of a sum's terms."""
+    text = """<ir_version: 10, opset_import: ["": 21]> g (float[1, 32, 56, 56] x) => (float[1, 32, 28, 28] y) {
+        wide = Conv<pads=[1, 1, 1, 1]>(x, filters)
+        y = Conv<pads=[1, 1, 1, 1], strides=[2, 2]>(wide, filters)
+    }"""
+    model = parser.parse_model(text)
+    filters = np.random.default_rng(0).standard_normal((32, 32, 3, 3), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(filters, "filters"))
+    path = tmp_path / "two.onnx"
+    onnx.save(model, path)
+    found = profile(path, {"x": np.ones((1, 32, 56, 56), np.float32)}, "cpu", 1)
+    counted = {"winograd" in s.shapes: s.operations for s in found.spent if s.shapes.startswith("conv")}
+    assert counted == {True: 0, False: 2 * 28 * 28 * 32 * 32 * 9}
+
+
 def test_profile_refuses_what_is_not_one_segment(tmp_path: Path) -> None:
     """NonZero feeds a Reshape: its elements are read back in between."""
     text = """<ir_version: 10, opset_import: ["": 21]> g (float[4] x) => (float[N] y) {
