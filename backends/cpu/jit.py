@@ -14,7 +14,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, astuple, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -255,7 +255,7 @@ class _Engine:
         )
 
     def compiled(self, kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
-        keys = [cache_key(*self._key_parts, repr(target), content(kernel)) for kernel in kernels]
+        keys = [cache_key(*self._key_parts, _spelled(target), content(kernel)) for kernel in kernels]
         with self._lock:
             made = {key: found for key in keys if (found := self._kernels.get(key)) is not None}
             new = {key: kernel for key, kernel in zip(keys, kernels, strict=True) if key not in made}
@@ -285,7 +285,7 @@ class _Engine:
         parameters: Sequence[object],
     ) -> dict[str, MachineCode]:
         source = _source(str(sys.modules[printer.__module__].__file__))
-        key = cache_key(*self._key_parts, *wanted, repr(target), repr(parameters), source)
+        key = cache_key(*self._key_parts, *wanted, _spelled(target), repr(parameters), source)
         symbols = {name: _symbol(key, name) for name in wanted}
         with self._lock:
             try:
@@ -362,6 +362,11 @@ class _Engine:
             parsed.verify()
             code: bytes = self._machine.emit_object(parsed)
         return code
+
+
+def _spelled(target: Target) -> str:
+    """The same in every process, each of which has an order of its own for sets of strings."""
+    return repr([sorted(v) if isinstance(v, frozenset) else v for v in astuple(target)])
 
 
 def _symbol(key: str, name: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,6 +108,22 @@ def test_a_new_process_compiles_nothing(engine: jit._Engine, monkeypatch: pytest
     monkeypatch.setattr(llvm_kernel, "print_kernel", never)
     (again,) = jit._Engine().compiled([scaled(5.0)], jit.host_target())
     np.testing.assert_array_equal(run(again, x), x * 5)
+
+
+def test_every_process_asks_the_disk_alike(tmp_path: Path) -> None:
+    program = """if True:
+        from omniop.backends.codegen.llvm_attention import PACK_ENTRY, print_pack
+        from omniop.backends.codegen.llvm_ir import Target
+        from omniop.backends.cpu import jit
+
+        jit.build_printed(PACK_ENTRY, print_pack, target=Target(128, dots=frozenset(("pmaddwd", "vpdpbusd"))))
+    """
+    environment = {**os.environ, "OMNIOP_CACHE_DIR": str(tmp_path), "OMNIOP_CACHE": "1"}
+    kept = set()
+    for seed in range(4):  # of the order of sets
+        subprocess.run([sys.executable, "-c", program], env={**environment, "PYTHONHASHSEED": str(seed)}, check=True)
+        kept.add(len(list(tmp_path.rglob("*.bin"))))
+    assert kept == {1}
 
 
 def test_a_kernel_that_llvm_refuses(engine: jit._Engine, monkeypatch: pytest.MonkeyPatch) -> None:
