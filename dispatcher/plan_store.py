@@ -115,10 +115,11 @@ class PlanStore:
             arrays = [self._array(place) for place in entry.arrays]
             built = self._built(entry)
             runner: GraphRunner = _Unpickler(entry.plan, self._options, arrays, built).load()
-            for template in (t for r in _runners(runner) for made in r.templates.values() for t in made):
-                for _, constant in template.constants:
-                    constant.compute()
-                    self._options.weights.adopt(constant)
+            templates = (t for r in _runners(runner) for made in r.templates.values() for t in made)
+            constants = [constant for template in templates for _, constant in template.constants]
+            for constant in sorted(constants, key=lambda c: c.nbytes, reverse=True):
+                constant.compute()  # beside its source, which is then let go: the largest while there is little else
+                self._options.weights.adopt(constant)
         except Exception as error:  # whatever a damaged or outdated pickle raises
             _LOG.info("the plan of %s is not usable (%s: %s)", self._path or "a model", type(error).__name__, error)
             return None

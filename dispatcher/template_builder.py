@@ -219,7 +219,7 @@ class TemplateBuilder:
             rest.append(step)
         new = [step for step, key in folded if not self.weights.holds(step.device, key)]
         self._build_all([*new, *rest])
-        for step, key in folded:
+        for step, key in sorted(folded, key=lambda made: self._fold_turn(made[0], known)):
             self._run_constant(step, key)
         for step in _flatten(rest):
             device = step.device if not isinstance(step, CopyStep) else self.home.get(step.source, step.device)
@@ -229,6 +229,12 @@ class TemplateBuilder:
                 if isinstance(t.definition, Source) and t.definition.array is not None:
                     self.constants[t, device] = self.weights.constant(device, t.definition.array, t.dtype)
         return rest
+
+    def _fold_turn(self, step: Step, known: Mapping[Place, object]) -> tuple[bool, int]:
+        """What reads the model's own arrays comes first, the largest while there is little else in memory: the pages
+        that it read are let go. The others stay in their order."""
+        later = any((t, step.device) in known for t in step.reads)
+        return later, 0 if later else -sum(expr.evaluate(self._nbytes(t), {}) for t in step.writes)
 
     def _foldable(self, t: Tensor) -> bool:
         folds = not isinstance(t.definition, Map) or t.definition.folds

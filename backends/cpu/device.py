@@ -30,6 +30,7 @@ from omniop.backends.cpu.direct import direct
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import Program
+from omniop.backends.cpu.resting import rest
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
 from omniop.opset.dtype import DType
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 
 ATTENTION = "attention"
+MANY = 16
+"""Works in a batch, after which the compiler rests: to let go of its memory and find it again takes 4 ms."""
 
 
 class CpuDevice(Device):
@@ -108,6 +111,8 @@ class CpuDevice(Device):
                 runnables.append(AttentionCall(work, self.caps))
             elif work.tuned is not None:
                 runnables.append(self.kernels.named(work.tuned).make(self, work))
+        if len(works) >= MANY:
+            rest()
         return runnables
 
     def _planned(self, works: Sequence[Call]) -> dict[Call, PlannedCall]:
@@ -129,7 +134,9 @@ class CpuDevice(Device):
         return kept.keep(runs, self._scratch)
 
     def restore(self, runs: bytes) -> Sequence[Runnable | None]:
-        return kept.restore(runs, self._scratch)
+        restored = kept.restore(runs, self._scratch)
+        rest()
+        return restored
 
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         return sequence(launches, threads)

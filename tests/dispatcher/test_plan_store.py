@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from omniop.backends import compile_cache
 from omniop.backends.cpu.device import CpuDevice
 from omniop.dispatcher import plan_store
 from omniop.dispatcher.session import Session
+from omniop.dispatcher.weights import Recipe
 from omniop.opset import lowering
 from tests.dispatcher.test_control_flow import LOOP, NESTED, integer
 from tests.gate.case import model, normal
@@ -82,6 +83,32 @@ def test_packed_weights_are_packed_anew(own_cache: Path, tmp_path: Path) -> None
     assert made[0] == 0
     templates = [t for made in session.runner.templates.values() for t in made]
     assert len({id(constant) for t in templates for _, constant in t.constants}) == 1
+
+
+def test_the_largest_constant_is_made_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While there is little else: for a moment it is in memory twice, as it was given and as it is packed. What is
+    made of others waits for them."""
+    text = """g (float[5, 128] x) => (float[5, 1024] y)
+    { e = Exp (a) t = Exp (e) p = MatMul (x, t) q = MatMul (p, b) y = MatMul (q, c) }"""
+    net = model(text, a=normal(128, 128), b=normal(128, 512), c=normal(512, 1024))
+    onnx.save(net, tmp_path / "net.onnx")
+    made: list[int] = []
+    launch = Recipe.launch
+
+    def noted(self: Recipe, outputs: Sequence[Any]) -> None:
+        made.append(sum(map(len, outputs)))
+        launch(self, outputs)
+
+    monkeypatch.setattr(Recipe, "launch", noted)
+    small, middle, large = (4 * n for n in (128 * 128, 128 * 512, 512 * 1024))
+    feeds = {"x": normal(5, 128)}
+    expected = omniop.load(tmp_path / "net.onnx", device="cpu").run(feeds)["y"]
+    assert made[:2] == [large, middle]
+    assert set(made[2:]) == {small}
+    made.clear()
+    session = omniop.load(tmp_path / "net.onnx", device="cpu")
+    assert made == [large, middle]  # the others are on the disk as they are
+    np.testing.assert_array_equal(session.run(feeds)["y"], expected)
 
 
 def test_a_new_shape_is_planned_and_kept_with_the_others(tmp_path: Path) -> None:
