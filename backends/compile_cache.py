@@ -1,10 +1,10 @@
 """The on-disk cache of compiled code that every compile-type backend shares.
 
 One entry is one file, named by the hash of its key: the payload, then a footer with a digest of key and payload. A
-writer fills a private temporary, flushes it to the disk and renames it, so a reader sees a whole entry or none;
-whatever else is found there (cut short, corrupted, put under another key's name) fails the digest, is deleted and
-counts as missing. The footer comes last so that the file can still be used as what it holds: a loader of ELF objects
-ignores it.
+writer fills a private temporary and renames it, so a reader sees a whole entry or none; whatever else is found there
+(cut short by a crash, corrupted, put under another key's name) fails the digest, is deleted and counts as missing: no
+writer waits for the disk. The footer comes last so that the file can still be used as what it holds: a loader of ELF
+objects ignores it.
 
 The cache only ever saves time. A directory that cannot be used counts as empty, and one that cannot be written to (a
 full disk, an image's read-only layer) is only read; either is logged once, as a warning.
@@ -191,8 +191,6 @@ def _write_renamed(entry: Path, *parts: bytes | memoryview) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(temporary, entry)
     except BaseException:
         with contextlib.suppress(OSError):

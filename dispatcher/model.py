@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from omniop.dispatcher.graph import Graph, Labels, NodeInfo
 from omniop.opset.errors import UnsupportedError
+from omniop.opset.later_import import put_off
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from omniop.dispatcher.reader import Reader
     from omniop.opset.importer import ImportedModel
     from omniop.opset.rewrite import Applied
 
@@ -33,6 +35,8 @@ class Metadata:
     metadata_props: dict[str, str] = field(default_factory=dict)
 
 
+SYMBOLIC_DIMS = ("sympy", "onnx_ir._symbolic_shapes")
+"""What onnx-ir computes with dims by. It takes longer to import than onnx-ir and onnx, and dims are computed here."""
 Load = Callable[[], "tuple[ImportedModel, list[Applied]]"]
 """Imports and rewrites: the same result each time."""
 
@@ -42,10 +46,9 @@ class Model:
     a `Model` that was kept on disk imports its file again for that."""
 
     def __init__(self, load: Load) -> None:
-        from omniop.dispatcher.reader import Reader
-
         self.load = load
         self.labels = Labels()
+        reader = _reader()
         imported, applied = load()
         self._imported: ImportedModel | None = imported
         self.rewrites = tuple(a.rule for a in applied)
@@ -53,7 +56,7 @@ class Model:
         self.metadata = _metadata(imported.model)
         self.files = tuple(map(str, imported.files))
         """Where its external data lies."""
-        self.graph = Reader(imported, self.labels).graph(imported.graph)
+        self.graph = reader(imported, self.labels).graph(imported.graph)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {k: v for k, v in self.__dict__.items() if k != "load"}
@@ -62,10 +65,9 @@ class Model:
     def imported(self) -> ImportedModel:
         """The model as onnx-ir has it; its file is read again for a `Model` from the disk."""
         if self._imported is None:
-            from omniop.dispatcher.reader import Reader
-
+            reader = _reader()
             self._imported, _ = self.load()
-            _adopt(self.graph, Reader(self._imported, Labels()).graph(self._imported.graph))
+            _adopt(self.graph, reader(self._imported, Labels()).graph(self._imported.graph))
         return self._imported
 
     def function(self, info: NodeInfo, types: Sequence[onnx.TypeProto | None], *, inside: bool) -> Graph:
@@ -74,7 +76,6 @@ class Model:
         ``inside``: its nodes count as the calling node; else each has a number of its own.
         Raises UnsupportedError when there is none.
         """
-        from omniop.dispatcher.reader import Reader
         from omniop.opset.schemas import function_graph
 
         imported = self.imported()
@@ -85,7 +86,7 @@ class Model:
         if function is None:
             raise UnsupportedError(f"{info.label}: no lowering for {info.op_type} since version {info.since}")
         imports = {**imported.opset_imports, **function.opset_imports}
-        return Reader(imported, self.labels).graph(function, imports, info if inside else None)
+        return _reader()(imported, self.labels).graph(function, imports, info if inside else None)
 
     def node(self, info: NodeInfo) -> ir.Node:
         """A node as the imported model has it."""
@@ -93,6 +94,12 @@ class Model:
             self.imported()
         assert info.source is not None
         return info.source
+
+
+def _reader() -> type[Reader]:
+    with put_off(*SYMBOLIC_DIMS):
+        from omniop.dispatcher.reader import Reader
+    return Reader
 
 
 def _metadata(model: ir.Model) -> Metadata:

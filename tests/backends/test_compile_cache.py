@@ -158,10 +158,10 @@ def test_a_full_disk_is_logged_once_and_old_entries_are_still_read(
     cache = CompileCache("kind")
     cache.put("old", b"payload")
 
-    def full(_: int) -> None:
+    def full(_source: str, _target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with caplog.at_level(logging.WARNING):
         cache.put("new", b"payload")
         cache.put("newer", b"payload")

@@ -164,6 +164,18 @@ def test_nothing_that_plans_is_imported_for_a_known_plan(net: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_onnx_ir_computes_dims_by_is_not_imported(net: Path) -> None:
+    program = (
+        "import sys, numpy, omniop\n"
+        f"session = omniop.load({str(net)!r})\n"
+        "session.run({'x': numpy.ones((3, 64), numpy.float32)})\n"
+        "assert session.last_report.templates_made == 1\n"
+        "print([m for m in ('onnx_ir', 'sympy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['onnx_ir']"
+
+
 @pytest.mark.parametrize("known", [False, True])
 def test_a_session_outlives_its_file(known: bool, net: Path) -> None:
     """Written anew or cut short in place, before and after the first run: the session has what it loaded."""
