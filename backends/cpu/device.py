@@ -7,8 +7,6 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 
 from omniop.backends.base import (
@@ -27,10 +25,10 @@ from omniop.backends.base import (
 from omniop.backends.cpu import jit, kept
 from omniop.backends.cpu.caps import CAPS
 from omniop.backends.cpu.direct import direct
+from omniop.backends.cpu.host import cpuinfo, host
 from omniop.backends.cpu.launch import build_kernels
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import Program
-from omniop.backends.cpu.resting import rest
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
 from omniop.opset.dtype import DType
@@ -112,7 +110,7 @@ class CpuDevice(Device):
             elif work.tuned is not None:
                 runnables.append(self.kernels.named(work.tuned).make(self, work))
         if len(works) >= MANY:
-            rest()
+            jit.rest()
         return runnables
 
     def _planned(self, works: Sequence[Call]) -> dict[Call, PlannedCall]:
@@ -134,9 +132,7 @@ class CpuDevice(Device):
         return kept.keep(runs, self._scratch)
 
     def restore(self, runs: bytes) -> Sequence[Runnable | None]:
-        restored = kept.restore(runs, self._scratch)
-        rest()
-        return restored
+        return kept.restore(runs, self._scratch)
 
     def sequence(self, launches: Sequence[Launched], threads: int | None = None) -> Sequenced:
         return sequence(launches, threads)
@@ -153,22 +149,9 @@ def _is_special(call: Call) -> bool:
 
 
 def fingerprint() -> Fingerprint:
-    """The processor as LLVM calls it, its vectors, and the libraries that do the work."""
-    vendor, name = _processor()
-    libraries = f"llvmlite {llvmlite.__version__}, numpy {np.__version__}"
-    arch = f"{llvm.get_host_cpu_name()}, {jit.host_target().vector_bits} bits"
-    return Fingerprint(vendor, name, arch, libraries)
-
-
-def _processor() -> tuple[str, str]:
-    """(vendor, model) where the system tells."""
-    found: dict[str, str] = {}
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                found.setdefault(key.strip(), value.strip())
-    except OSError:
-        pass
-    model = found.get("model name") or platform.processor() or platform.machine()  # these two may run a program
-    return found.get("vendor_id") or platform.system(), model
+    """The processor as the system and LLVM call it, its vectors, and the libraries that do the work."""
+    known = cpuinfo()
+    vendor = known.get("vendor_id") or platform.system()
+    name = known.get("model name") or platform.processor() or platform.machine()  # these two may run a program
+    libraries = f"llvmlite {host().llvmlite}, numpy {np.__version__}"
+    return Fingerprint(vendor, name, f"{host().name}, {jit.host_target().vector_bits} bits", libraries)

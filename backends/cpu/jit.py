@@ -17,32 +17,40 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import llvmlite
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING, Any, Protocol
 
 from omniop.backends import codegen
 from omniop.backends.codegen.llvm_ir import Module, Target
 from omniop.backends.codegen.llvm_signature import Printed, covers
 from omniop.backends.compile_cache import CompileCache, cache_key
+from omniop.backends.cpu import elf
+from omniop.backends.cpu.host import host
+from omniop.backends.cpu.image import Image, Mapped
 from omniop.opset import expr, poly
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel
 
+if TYPE_CHECKING:
+    from omniop.backends.cpu.compiler import Compiler
+
 _ENTRY = "kernel"
 _HEAD, _END_OF_HEAD = b"{", b"\n"
-# The default scheduler interleaves unrolled bodies until they spill: keep the order they were printed in.
-# Addresses are printed as loops want them: strength reduction only trades addressing modes for registers, slowly.
-_OPTIONS = ("-enable-misched=false", "-pre-RA-sched=source", "-disable-lsr")
-# LLVM tunes some x86 CPUs to 256-bit vectors for code that it vectorises itself; ours is explicit.
-_EXTRA_FEATURES = ",-prefer-256-bit" if llvm.get_process_triple().startswith("x86") else ""
 
 _ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 """Of what works on ranges of points (`recording.Record`): kernels, which ignore the last one, and others."""
 
-_Name = tuple[str, str]
+Name = tuple[str, str]
 """Of a function: the key of its object file, and its symbol there."""
+
+Archive = Image | tuple[bytes, ...]
+"""Object files to be kept: linked, or as they are where `elf` does not link them."""
+
+
+class _Library(Protocol):
+    """Code in memory, as long as this object lives."""
+
+    def __getitem__(self, symbol: str) -> int:
+        """The address of a function."""
 
 
 class MachineCode:
@@ -51,9 +59,7 @@ class MachineCode:
     ``key`` names it on the disk, ``symbol`` in its object file.
     """
 
-    def __init__(
-        self, key: str, symbol: str, library: llvm.ResourceTracker, arguments: Sequence[Any] = _ARGUMENTS
-    ) -> None:
+    def __init__(self, key: str, symbol: str, library: _Library, arguments: Sequence[Any] = _ARGUMENTS) -> None:
         self.key = key
         self.symbol = symbol
         self.address: int = library[symbol]
@@ -136,20 +142,25 @@ def identity() -> str:
     return _engine().identity
 
 
-def objects(keys: Sequence[str]) -> list[bytes] | None:
-    """Object files from the disk; None when one is gone."""
-    return _engine().objects(keys)
+def archive(keys: Iterable[str]) -> Archive | None:
+    """Object files from the disk, by their keys; None when one is gone."""
+    return _engine().archive(keys)
 
 
-def restored(code: Sequence[tuple[str, str, bytes]]) -> list[MachineCode]:
-    """Functions of (key, symbol, object file), called as kernels are. Raises DeviceError."""
-    return _engine().restored(code)
+def restored(functions: Sequence[Name], kept: Archive) -> list[MachineCode]:
+    """Functions of an archive, called as kernels are. Raises DeviceError."""
+    return _engine().restored(functions, kept)
+
+
+def rest() -> None:
+    """Let go of the compiler's memory, if it was loaded, until it is needed again."""
+    _engine().rest()
 
 
 @cache
 def host_target() -> Target:
     """What the CPU this runs on offers."""
-    return target_of(_host_features())
+    return target_of(frozenset(host().features))
 
 
 def target_of(features: frozenset[str]) -> Target:
@@ -203,14 +214,10 @@ def in_normal_form(kernel: Kernel) -> Kernel:
 
 
 @cache
-def _host_features() -> frozenset[str]:
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
-
-
-@cache
 def _printer_sources() -> bytes:
     """The sources that an entry on the disk depends on besides the kernel."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
+    here = Path(__file__)
+    digest = hashlib.sha256(here.read_bytes() + here.with_name("compiler.py").read_bytes())
     for module in (codegen, expr):
         for path in sorted(Path(str(module.__file__)).parent.glob("*.py")):
             digest.update(path.read_bytes())
@@ -223,36 +230,29 @@ def _source(file: str) -> bytes:
 
 
 class _Engine:
-    """LLVM's side of it. LLVM is entered by one thread at a time."""
+    """What is compiled once in a process. LLVM is loaded when something is not on the disk, and entered by one thread
+    at a time."""
 
     def __init__(self) -> None:
-        for option in _OPTIONS:
-            llvm.set_option("omniop", option)
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        for name in ("libm.so.6", "libm.dylib"):
-            try:
-                ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)  # kernels call it; most Pythons have it loaded
-            except OSError:
-                continue
         self._lock = threading.Lock()
-        self._machine = self._new_machine()
-        self._linker = llvm.create_lljit_compiler(self._new_machine(), use_jit_link=True)
-        self._libraries = 0
+        self._llvm: Compiler | None = None
         self._cache = CompileCache("cpu")
         self._kernels: weakref.WeakValueDictionary[str, CompiledKernel] = weakref.WeakValueDictionary()
-        self._code: weakref.WeakValueDictionary[_Name, MachineCode] = weakref.WeakValueDictionary()
-        host = f"{llvm.get_host_cpu_name()} {sorted(_host_features())} {_OPTIONS} {_EXTRA_FEATURES}"
-        versions = f"llvmlite {llvmlite.__version__} LLVM {llvm.llvm_version_info} {llvm.get_process_triple()}"
-        self._key_parts = (host, versions, _printer_sources())
+        self._key_parts = (host().identity, _printer_sources())
         self.identity = cache_key(*self._key_parts)
 
-    @staticmethod
-    def _new_machine() -> llvm.TargetMachine:
-        features = llvm.get_host_cpu_features().flatten() + _EXTRA_FEATURES
-        return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="small"
-        )
+    def _compiler(self) -> Compiler:
+        if self._llvm is None:
+            from omniop.backends.cpu.compiler import Compiler
+
+            self._llvm = Compiler()
+        return self._llvm
+
+    def rest(self) -> None:
+        if self._llvm is not None:
+            from omniop.backends.cpu.resting import rest
+
+            rest()
 
     def compiled(self, kernels: Sequence[Kernel], target: Target) -> list[CompiledKernel]:
         keys = [cache_key(*self._key_parts, _spelled(target), content(kernel)) for kernel in kernels]
@@ -293,30 +293,37 @@ class _Engine:
                 if code is None:
                     module = Module(target)
                     printer(module, *parameters)
-                    code = self._object(str(module), symbols)
+                    code = self._compiler().object(str(module), symbols)
                     self._cache.put(key, code)
                 library = self._link([code], symbols.values())
             except (RuntimeError, OSError) as error:
                 raise _refused(", ".join(wanted), error) from error
-            made = {name: MachineCode(key, symbols[name], library, arguments) for name, arguments in wanted.items()}
-            self._code.update({(key, code.symbol): code for code in made.values()})
-        return made
+        return {name: MachineCode(key, symbols[name], library, arguments) for name, arguments in wanted.items()}
 
-    def objects(self, keys: Sequence[str]) -> list[bytes] | None:
-        entries = [self._cache.get(key) for key in keys]
-        found = [e.partition(_END_OF_HEAD)[2] if e.startswith(_HEAD) else e for e in entries if e is not None]
-        return found if len(found) == len(keys) else None
+    def archive(self, keys: Iterable[str]) -> Archive | None:
+        files = []
+        for key in dict.fromkeys(keys):
+            if (entry := self._cache.get(key)) is None:
+                return None
+            files.append(entry.partition(_END_OF_HEAD)[2] if entry.startswith(_HEAD) else entry)
+        try:
+            return elf.link(files)
+        except elf.Unlinkable:
+            return tuple(files)
 
-    def restored(self, code: Sequence[tuple[str, str, bytes]]) -> list[MachineCode]:
+    def restored(self, functions: Sequence[Name], kept: Archive) -> list[MachineCode]:
+        if not functions:
+            return []
         with self._lock:
-            found = {(key, symbol): self._code.get((key, symbol)) for key, symbol, _ in code}
-            new = {(key, symbol): file for key, symbol, file in code if found[key, symbol] is None}
-            linked = self._linked(new)
-        return [found[key, symbol] or linked[key, symbol] for key, symbol, _ in code]
+            try:
+                library = Mapped(kept) if isinstance(kept, Image) else self._link(kept, [s for _, s in functions])
+            except (RuntimeError, OSError) as error:
+                raise _refused("a plan from the disk", error) from error
+        return [MachineCode(key, symbol, library) for key, symbol in functions]
 
     def _linked(
-        self, files: Mapping[_Name, bytes], kernels: Mapping[str, Kernel] | None = None
-    ) -> dict[_Name, MachineCode]:
+        self, files: Mapping[Name, bytes], kernels: Mapping[str, Kernel] | None = None
+    ) -> dict[Name, MachineCode]:
         """Functions of object files: linked all at once, which takes a third of the time, and freed all at once, when
         the last one goes; one by one where that fails, to tell which of them does."""
         if not files:
@@ -328,19 +335,15 @@ class _Engine:
                 ((key, symbol),) = files
                 raise _refused(_text(kernels[key]) if kernels else symbol, error) from error
             return {name: self._linked({name: file}, kernels)[name] for name, file in files.items()}
-        made = {name: MachineCode(*name, library) for name in files}
-        self._code.update(made)
-        return made
+        return {name: MachineCode(*name, library) for name in files}
 
-    def _link(self, objects: Iterable[bytes], symbols: Iterable[str]) -> llvm.ResourceTracker:
+    def _link(self, objects: Iterable[bytes], symbols: Iterable[str]) -> _Library:
         """A library of object files, for the functions of theirs that are wanted."""
-        builder = llvm.JITLibraryBuilder().add_current_process()
-        for code in objects:
-            builder.add_object_img(code)
-        for symbol in symbols:
-            builder.export_symbol(symbol)
-        self._libraries += 1
-        return builder.link(self._linker, f"library{self._libraries}")
+        files = tuple(objects)
+        try:
+            return Mapped(elf.link(files))
+        except elf.Unlinkable:
+            return self._compiler().linked(files, symbols)
 
     def _compile(self, kernel: Kernel, target: Target, key: str) -> bytes:
         """A line of JSON that says how to call the kernel, then its object file."""
@@ -348,20 +351,8 @@ class _Engine:
 
         module = Module(target)
         printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
-        code = self._object(str(module), {_ENTRY: _symbol(key, _ENTRY)})
+        code = self._compiler().object(str(module), {_ENTRY: _symbol(key, _ENTRY)})
         return json.dumps(asdict(printed)).encode() + _END_OF_HEAD + code
-
-    def _object(self, text: str, symbols: Mapping[str, str]) -> bytes:
-        """An object file with the functions of a module that ``symbols`` names, under what it calls them."""
-        with llvm.parse_assembly(text) as parsed:
-            for function in parsed.functions:
-                if function.name in symbols:
-                    function.name = symbols[function.name]
-                elif not function.is_declaration:
-                    function.linkage = llvm.Linkage.internal
-            parsed.verify()
-            code: bytes = self._machine.emit_object(parsed)
-        return code
 
 
 def _spelled(target: Target) -> str:

@@ -1,6 +1,6 @@
 """Runnables on the disk, for plans: what was derived to make them is not derived again.
 
-What they hold are numbers, machine code and addresses. Machine code is kept as its object file and linked again;
+What they hold are numbers, machine code and addresses. Machine code is kept linked, and runs wherever it is put;
 addresses stand in contexts alone, and are written anew. What depends on sizes that were not met yet (`Later`) is read
 when it is asked for.
 """
@@ -51,10 +51,11 @@ class Later(Generic[T]):
 
 @dataclass
 class _Kept:
-    """``compiler``: what made the code; ``code``: (key, symbol, object file) of each function."""
+    """``compiler``: what made the code; ``functions``: what of it is called."""
 
     compiler: str
-    code: list[tuple[str, str, bytes]]
+    functions: list[jit.Name]
+    code: jit.Archive
     runs: list[bytes | None]
 
 
@@ -62,11 +63,11 @@ def keep(runs: Sequence[Runnable], scratch: Scratch) -> bytes:
     """What `restore` needs for the runnables."""
     shelf = _Shelf(scratch)
     kept = [shelf.pickled(run) for run in runs]
-    objects = jit.objects([code.key for code in shelf.code])
-    if objects is None:
-        kept = [None] * len(kept)
-    code = [(c.key, c.symbol, file) for c, file in zip(shelf.code, objects or (), strict=False)]
-    return pickle.dumps(_Kept(jit.identity(), code, kept), 5)
+    functions = [(code.key, code.symbol) for code in shelf.code]
+    code = jit.archive(key for key, _ in functions)
+    if code is None:
+        functions, code, kept = [], (), [None] * len(kept)
+    return pickle.dumps(_Kept(jit.identity(), functions, code, kept), 5)
 
 
 def restore(kept: bytes, scratch: Scratch) -> list[Runnable | None]:
@@ -74,7 +75,7 @@ def restore(kept: bytes, scratch: Scratch) -> list[Runnable | None]:
     found: _Kept = pickle.loads(kept)
     if found.compiler != jit.identity():
         return [None] * len(found.runs)
-    shelf = _Shelf(scratch, jit.restored(found.code))
+    shelf = _Shelf(scratch, jit.restored(found.functions, found.code))
     return [None if run is None else shelf.unpickled(run) for run in found.runs]
 
 

@@ -14,6 +14,7 @@ import pytest
 from omniop.backends.codegen.llvm_dot import KINDS, Dot
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.cpu import BACKEND, jit, narrow, products
+from omniop.backends.cpu.host import host
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32, INT32, DType
@@ -50,7 +51,7 @@ def test_instructions_are_found() -> None:
     assert jit.target_of(frozenset(("avx2", "avxvnni"))).dots == {"vpdpbusd", "pmaddwd"}
     assert jit.target_of(frozenset(("sse2",))).dots == {"pmaddwd"}
     assert not jit.target_of(frozenset(("neon",))).dots
-    assert jit.target_of(jit._host_features()) == jit.host_target()
+    assert jit.target_of(frozenset(host().features)) == jit.host_target()
 
 
 def view(buffer: int, dtype: DType, shape: Sequence[int], strides: Sequence[int] = (), offset: int = 0) -> View:

@@ -11,6 +11,7 @@ import pytest
 from llvmlite.binding import ffi
 
 from omniop.backends.cpu import BACKEND, jit, resting
+from omniop.backends.cpu.device import MANY
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import Kernel, Param, Store
@@ -31,11 +32,14 @@ def resident() -> int:
     return pages * mmap.PAGESIZE
 
 
-def shifted(engine: jit._Engine, by: float) -> jit.CompiledKernel:
+def shift(by: float) -> Kernel:
     i = expr.raw_axis(0, expr.index(64))
     store = Store(1, i, expr.load(0, (i,), FLOAT32) + by)
-    kernel = Kernel((Param(FLOAT32), Param(FLOAT32, written=True)), (i,), (store,))
-    (made,) = engine.compiled([kernel], jit.host_target())
+    return Kernel((Param(FLOAT32), Param(FLOAT32, written=True)), (i,), (store,))
+
+
+def shifted(engine: jit._Engine, by: float) -> jit.CompiledKernel:
+    (made,) = engine.compiled([shift(by)], jit.host_target())
     return made
 
 
@@ -58,12 +62,13 @@ def test_a_compiler_at_rest_is_out_of_memory_and_works_again(monkeypatch: pytest
     check(shifted(engine, 12.5), 12.5)
 
 
-def test_what_was_restored_leaves_the_compiler_at_rest() -> None:
+def test_a_device_that_has_built_much_leaves_the_compiler_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMNIOP_CACHE", "0")
+    monkeypatch.setattr(jit, "_engines", [])
     (device,) = BACKEND.devices()
-    kept = device.keep([])
-    assert kept is not None
-    assert resident() > 1 << 20
-    assert device.restore(kept) == []
+    device.build([shift(13.5)])
+    assert resident() > 8 << 20
+    device.build([shift(20.5 + k) for k in range(MANY)])
     assert resident() < 1 << 20
 
 
