@@ -103,11 +103,12 @@ class GraphRunner:
             reads = {}
 
     def decisions(self) -> dict[int, Decision]:
-        """The latest one on each node that was reached, by the node's number."""
+        """One on each node that was reached, by the node's number."""
         found = dict(self.host_decisions)
         for made in self.templates.values():
             for template in made:
-                found.update(template.decisions)
+                if template.ran:
+                    found.update(template.decisions)
         for inner in (*self.bodies.values(), *self.functions.values()):
             found = {**inner.decisions(), **found}
         return found

@@ -101,22 +101,25 @@ class Explanation:
 
 
 def templates_of(runner: GraphRunner) -> Iterator[Template]:
-    """Templates of a graph, of its bodies and of functions run as graphs."""
+    """Templates of a graph, of its bodies and of functions run as graphs, as far as they ran."""
     for made in runner.templates.values():
-        yield from made
+        yield from (template for template in made if template.ran)
     for inner in (*runner.bodies.values(), *runner.functions.values()):
         yield from templates_of(inner)
 
 
 def explain(session: Session) -> Explanation:
-    """The session so far. Before the first run there is nothing placed yet."""
+    """The session so far, a node as it was in the last run that met it. Before the first run nothing is placed yet."""
     labels = session.model.labels
     counted = Counter(session.model.rewrites)
     result = Explanation([d.name for d in session.devices], [f"{rule}, {n} times" for rule, n in counted.items()])
     result.threads = {d.name: session.threads or d.threads for d in session.devices if d.threads}
     for template in templates_of(session.runner):
         result.templates.append(_template(template, labels.names))
-    for _, d in sorted(session.runner.decisions().items()):
+    decisions = session.runner.decisions()
+    for ran, _ in session.last_report.segments:
+        decisions.update(ran.decisions)
+    for _, d in sorted(decisions.items()):
         rejected = [{"candidate": who, "code": why.code, "reason": str(why)} for who, why in d.rejected]
         result.nodes.append(NodeReport(d.label, d.op, d.device, d.route, rejected))
     result.copied_bytes = session.last_report.copied_bytes

@@ -168,6 +168,11 @@ class Template:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, lock=threading.Lock())
 
+    @property
+    def ran(self) -> bool:
+        """Whether it did in this session: a plan from the disk holds what others needed, too."""
+        return any(binding is not None for binding in self.bindings.values())
+
     def bind(self, values: tuple[int, ...]) -> Binding | None:
         """The numbers for these symbol values; None when a guard does not hold."""
         found = self.bindings.get(values, False)

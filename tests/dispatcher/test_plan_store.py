@@ -121,6 +121,19 @@ def test_a_new_shape_is_planned_and_kept_with_the_others(tmp_path: Path) -> None
     assert planned(path, like, one)[1] == [0, 0]
 
 
+def test_explain_tells_of_what_ran_and_not_of_what_others_planned(net: Path) -> None:
+    planned(net, rows(3), rows(0))
+    session, made = planned(net, rows(3))
+    assert made == [0]
+    told = session.explain()
+    assert len(told.templates) == 1
+    assert {node.device for node in told.nodes} == {"cpu"}
+    session.run(rows(0))
+    assert "-" in {node.device for node in session.explain().nodes}
+    session.run(rows(3))
+    assert {node.device for node in session.explain().nodes} == {"cpu"}
+
+
 def test_bytes_of_the_same_model_share_the_plan(net: Path) -> None:
     assert planned(net, rows(3))[1] == [1]
     assert planned(net.read_bytes(), rows(3))[1] == [0]
