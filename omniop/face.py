@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from omniop.backends.base import Fingerprint
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.session import Fallback, Session
 
@@ -59,12 +60,18 @@ def load(
     return Session(source, device, threads=threads, fallback=fallback, exclude=exclude, precision=precision)
 
 
+def _described(found: Fingerprint) -> str:
+    """Vendor and name; most names begin with their vendor's."""
+    known = found.name.casefold().startswith(found.vendor.casefold())
+    return found.name if known else f"{found.vendor} {found.name}"
+
+
 def devices(*, all: bool = False) -> list[DeviceInfo]:
     """The devices of this machine that passed their trial; with ``all``, also those that did not, and why."""
     found = [
         DeviceInfo(
             d.name,
-            f"{d.fingerprint.vendor} {d.fingerprint.name}".strip(),
+            _described(d.fingerprint),
             d.fingerprint.driver,
             tuple(sorted(t.name for t in d.caps.compute)),
             threads=d.threads,

@@ -152,6 +152,7 @@ def fingerprint() -> Fingerprint:
     """The processor as the system and LLVM call it, its vectors, and the libraries that do the work."""
     known = cpuinfo()
     vendor = known.get("vendor_id") or platform.system()
+    vendor = {"AuthenticAMD": "AMD", "GenuineIntel": "Intel"}.get(vendor, vendor)
     name = known.get("model name") or platform.processor() or platform.machine()  # these two may run a program
     libraries = f"llvmlite {host().llvmlite}, numpy {np.__version__}"
     return Fingerprint(vendor, name, f"{host().name}, {jit.host_target().vector_bits} bits", libraries)

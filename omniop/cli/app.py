@@ -16,7 +16,7 @@ import typer
 
 from omniop.cli.complete import device_names
 from omniop.cli.demo import demo
-from omniop.cli.errors import UsageError, told
+from omniop.terminal import UsageError, console, told
 
 if TYPE_CHECKING:
     from omniop.dispatcher.session import Session
@@ -71,8 +71,20 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import omniop
+
+        typer.echo(f"omniop {omniop.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def omniop() -> None:
+def omniop(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Run ONNX models on any device, and see where each node ran and why."""
 
 
@@ -103,8 +115,8 @@ def devices(
         if json:
             print(json_.dumps([asdict(d) for d in listed], indent=2))
             return
-        out = show.console()
-        out.print(show.devices_table(listed))
+        out = console()
+        show.print_devices(listed, out)
         if len(found) > len(listed):
             out.print(f"{len(found) - len(usable)} not available: omniop devices --all says why", style="dim")
 
@@ -151,10 +163,11 @@ def run(
             placed = {"devices": explanation.devices, "placement": line, "copied_bytes": explanation.copied_bytes}
             print(json_.dumps({"model": str(model), **placed, **facts, "outputs": told_outputs}, indent=2))
             return
-        out = show.console()
+        out = console()
         out.print(show.outputs_table(summaries, paths))
         out.print(f"\n{line}", markup=False)
-        out.print(f"loaded in {ran.load_seconds:.2f} s, first run in {ran.run_seconds:.2f} s", style="dim")
+        loaded, first = map(show.seconds_text, (ran.load_seconds, ran.run_seconds))
+        out.print(f"loaded in {loaded}, first run in {first}", style="dim")
 
 
 @app.command()
@@ -187,7 +200,7 @@ def explain(
         if json:
             print(ran.session.explain().json())
         else:
-            show.print_explanation(ran.session, show.console())
+            show.print_explanation(ran.session, console())
 
 
 @app.command(
@@ -195,15 +208,7 @@ def explain(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def conformance(context: typer.Context) -> None:
-    """Run ONNX's own test cases on a device.
-
-    \b
-    Examples:
-      omniop conformance --device cpu --filter softmax
-      omniop conformance --device opencl --json report.json --html report.html
-      omniop conformance diff before.json report.json
-      omniop conformance --help
-    """
+    """Ask a device for everything: memory, operations, operators, tuned kernels, trained networks."""
     from omniop.conformance.__main__ import app as suite
 
     suite(args=context.args, prog_name="omniop conformance")
@@ -264,6 +269,6 @@ def _run(request: _Request) -> _Ran:
 
 
 def _busy(what: str) -> AbstractContextManager[None]:
-    from omniop.cli import bar, show
+    from omniop.cli import bar
 
-    return bar.busy(what, show.console(stderr=True))
+    return bar.busy(what, console(stderr=True))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omniop.cli.errors import UsageError, told
+from omniop.terminal import UsageError, console, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,11 +78,11 @@ def demo(
 def _run(kind: AnyKind, named: list[str] | None, json: bool) -> None:
     """Try the devices one after the other, telling each result when it is there. Exit status 1 where one failed."""
     import omniop
-    from omniop.cli import bar, demo_show, show
+    from omniop.cli import bar, demo_show
     from omniop.demo.trial import Failure, Outcome, try_on
     from omniop.dispatcher.registry import registry
 
-    out, err = show.console(), show.console(stderr=True)
+    out, err = console(), console(stderr=True)
     with bar.busy("looking for devices", err):
         asked = [registry().device(name).name for name in named or ()]  # an unknown one is told before the rest runs
         described = {d.name: d.description for d in omniop.devices()}
@@ -108,7 +108,7 @@ def _run(kind: AnyKind, named: list[str] | None, json: bool) -> None:
 
 
 @contextmanager
-def _bar(what: str, console: Console) -> Iterator[Progress]:
+def _bar(what: str, out: Console) -> Iterator[Progress]:
     """A bar that is as far as the demo says, and names what the dispatcher does in the meantime."""
     from omniop.cli.bar import bar
     from omniop.dispatcher.watch import watched_by
@@ -120,5 +120,5 @@ def _bar(what: str, console: Console) -> Iterator[Progress]:
         behind = done
         update(step, done)
 
-    with bar(what, console) as update, watched_by(lambda step, done, total: update(step, behind)):
+    with bar(what, out) as update, watched_by(lambda step, done, total: update(step, behind)):
         yield progress

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -215,8 +217,9 @@ _TICK = 10
 
 def _row(name: str, cells: str, lit: Sequence[bool] | None) -> Text:
     row = Text(f"  {name:<9}")
-    for k, cell in enumerate(cells):
-        row.append(cell, "dim" if lit is None or not lit[k] else "green")
+    styled = zip(cells, ["dim"] * len(cells) if lit is None else ["green" if on else "dim" for on in lit], strict=True)
+    for style, run in groupby(styled, key=itemgetter(1)):
+        row.append("".join(cell for cell, _ in run), style)
     return row
 
 

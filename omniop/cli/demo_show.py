@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from omniop.cli.demo_kinds import AnyKind, counted
+from omniop.cli.show import seconds_text
 from omniop.demo.trial import Failure, Outcome, Placement, Trial
 
 _WIDEST = 120
@@ -36,7 +37,7 @@ def print_outcome(kind: AnyKind, outcomes: Sequence[Outcome], description: str, 
         _print(f"[green]the same {escape(kind.count(last.result))}[/] as on {escape(first.device)}", out)
     else:
         out.print(kind.shown(last.result, min(out.width, _WIDEST)))
-    times = map(_seconds, (last.load_seconds, last.first_seconds, last.second_seconds))
+    times = map(seconds_text, (last.load_seconds, last.first_seconds, last.second_seconds))
     _print("[dim]loaded in {}, first run {}, second run {}[/]".format(*times), out)
     _print(f"[dim]{escape(placement_line(last.placement))}[/]", out)
     for told in last.placement.fallbacks:
@@ -49,36 +50,48 @@ def _print(markup: str, out: Console) -> None:
 
 
 def print_comparison(kind: AnyKind, outcomes: Sequence[Outcome], out: Console) -> None:
-    """A row for each device; nothing where there is one device only."""
+    """A row for each device; nothing where there is one device only. A narrow terminal gets fewer columns."""
     if len(outcomes) < 2:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("device", "load", "first run", "second run", "kernels", "copied", "fallbacks", "result"):
-        table.add_column(name, justify="left" if name in ("device", "result") else "right")
-    first = _first(outcomes)
-    for outcome in outcomes:
-        if isinstance(outcome, Failure) or first is None:
-            table.add_row(escape(outcome.device), *["-"] * 6, "[red]failed[/]")
-            continue
-        verdict = (
-            escape(kind.count(outcome.result))
-            if outcome is first
-            else "[green]identical[/]"
-            if _same(kind, first, outcome)
-            else "[red]different[/]"
-        )
-        times = map(_seconds, (outcome.load_seconds, outcome.first_seconds, outcome.second_seconds))
-        placed = outcome.placement
-        table.add_row(
-            escape(outcome.device),
-            *times,
-            str(placed.kernels),
-            _bytes(placed.copied_bytes),
-            str(len(placed.fallbacks)),
-            verdict,
-        )
+    rows = _compared(kind, outcomes)
+    names = ["device", "load", "first run", "second run", "kernels", "copied", "fallbacks", "result"]
+    widest = out.options.update(max_width=_WIDEST)
+    for left_out in (None, "copied", "fallbacks", "kernels"):
+        names = [name for name in names if name != left_out]
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in names:
+            table.add_column(name, justify="left" if name in ("device", "result") else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row.get(name, "-") for name in names))
+        if out.measure(table, options=widest).maximum <= out.width:
+            break
     out.print()
     out.print(table)
+
+
+def _compared(kind: AnyKind, outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """The rows by the names of their columns, in rich's markup."""
+    first = _first(outcomes)
+    rows = []
+    for outcome in outcomes:
+        if isinstance(outcome, Failure) or first is None:
+            rows.append({"device": escape(outcome.device), "result": "[red]failed[/]"})
+            continue
+        same = "[green]identical[/]" if _same(kind, first, outcome) else "[red]different[/]"
+        placed = outcome.placement
+        rows.append(
+            {
+                "device": escape(outcome.device),
+                "load": seconds_text(outcome.load_seconds),
+                "first run": seconds_text(outcome.first_seconds),
+                "second run": seconds_text(outcome.second_seconds),
+                "kernels": str(placed.kernels),
+                "copied": _bytes(placed.copied_bytes),
+                "fallbacks": str(len(placed.fallbacks)),
+                "result": escape(kind.count(outcome.result)) if outcome is first else same,
+            }
+        )
+    return rows
 
 
 def as_json(
@@ -115,10 +128,6 @@ def _first(outcomes: Sequence[Outcome]) -> Trial[Any] | None:
 
 def _same(kind: AnyKind, a: Trial[Any], b: Trial[Any]) -> bool:
     return kind.essence(a.result) == kind.essence(b.result)
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _bytes(count: int) -> str:

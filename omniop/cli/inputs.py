@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
-from omniop.cli.errors import UsageError
+from omniop.terminal import UsageError
 
 if TYPE_CHECKING:
     from omniop.dispatcher.session import ValueInfo
@@ -51,6 +52,8 @@ def feeds_of(
     to say.
     """
     dtypes = {info.name: info.dtype for info in infos}
+    if unknown := [name for name in files if name not in dtypes]:
+        raise UsageError(f"--input {unknown[0]}: the model has no such input; it has: {', '.join(map(_typed, infos))}")
     feeds = {name: read_array(Path(path), dtypes.get(name)) for name, path in files.items()}
     missing = [info for info in infos if info.name not in feeds]
     if not missing:
@@ -70,7 +73,9 @@ def read_array(path: Path, dtype: str | None) -> np.ndarray[Any, Any]:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is not an array that numpy.save has written: {error}") from None
+        # Of what has another beginning numpy says that it may be a pickle, and how to load that.
+        why = f": {error}" if path.read_bytes()[: len(MAGIC_PREFIX)] == MAGIC_PREFIX else ""
+        raise UsageError(f"{path} is not an array that numpy.save has written{why}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise UsageError(f"{path} holds several arrays (.npz); numpy.save writes one to a file")
@@ -82,10 +87,10 @@ def read_array(path: Path, dtype: str | None) -> np.ndarray[Any, Any]:
 
 
 def random_array(info: ValueInfo, sizes: Sizes, generator: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Random data for an input.
+    """Random data for an input. Raises UsageError when a dim has no size, and when there is not enough memory.
 
     Floats are normal; integers of at least 32 bits are 0 or 1, which are valid as indices, masks and token ids; smaller
-    ones take any value; strings are "a" or "b". Raises UsageError when a dim has no size.
+    ones take any value; strings are "a" or "b".
     """
     unsized = _unsized(info, sizes)
     if info.shape is None or unsized:
@@ -96,6 +101,13 @@ def random_array(info: ValueInfo, sizes: Sizes, generator: np.random.Generator) 
             f"input {_typed(info)}: there is no random data for its type; give --input {info.name}=FILE.npy"
         )
     shape = tuple(_size(info, axis, sizes) or 0 for axis in range(len(info.shape)))
+    try:
+        return _drawn(dtype, shape, generator)
+    except (MemoryError, ValueError):  # ValueError: more than numpy can count
+        raise UsageError(f"input {_typed(info)}: no memory for random data of shape {shape_text(shape)}") from None
+
+
+def _drawn(dtype: DType, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray[Any, Any]:
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype.numpy)
     if dtype.kind == "c":

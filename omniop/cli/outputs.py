@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omniop.cli.errors import UsageError
+from omniop.terminal import UsageError
 
 
 @dataclass(frozen=True)

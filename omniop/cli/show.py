@@ -20,41 +20,45 @@ if TYPE_CHECKING:
     from omniop.dispatcher.session import Session
     from omniop.face import DeviceInfo
 
-_WIDE = 180
-"""Columns where the output is no terminal: files and pipes need no wrapping."""
 _LONGEST = 72
 """Characters of a kernel's text that are shown; ``--json`` has all of it."""
 _NAMED = 3
 """Nodes of a kernel that are shown."""
 
 
-def console(*, stderr: bool = False) -> Console:
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
-
-
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in _NUMBERS else "left")
+        numbers = column in _NUMBERS
+        words = numbers or column in _WORDS
+        table.add_column(column, overflow="fold", justify="right" if numbers else "left", no_wrap=words)
     return table
 
 
 _NUMBERS = ("min", "mean", "max", "#")
+_WORDS = ("device", "dtype", "kind")
+"""Columns that a narrow terminal does not break."""
 
 
-def devices_table(devices: Sequence[DeviceInfo]) -> Table:
+def print_devices(devices: Sequence[DeviceInfo], out: Console) -> None:
+    """A row for each that can be used, and why the others cannot."""
     table = _table("", "device", "what it is", "driver", "computes in")
     for d in devices:
-        if d.problem is not None:
-            table.add_row(escape(d.name), f"[yellow]not available:[/] {escape(d.problem)}", "", "")
-        else:
-            floats = [name for name in d.dtypes if "float" in name]
-            whole = len(d.dtypes) - len(floats)
-            computes = f"{', '.join(floats)}; {whole} integer and bool"
+        if d.problem is None:
             what = d.description + (f", {_count(d.threads, 'thread')}" if d.threads else "")
-            table.add_row(f"[green]{escape(d.name)}[/]", escape(what), escape(d.driver), computes)
-    return table
+            table.add_row(f"[green]{escape(d.name)}[/]", escape(what), escape(d.driver), _computes(d.dtypes))
+    out.print(table)
+    for d in devices:
+        if d.problem is not None:
+            out.print(f"{escape(d.name)}  [yellow]not available:[/] {escape(d.problem)}")
+
+
+def _computes(dtypes: Sequence[str]) -> str:
+    """Floats by name, from 16 bits on; the others are counted."""
+    floats = [name for name in dtypes if "float" in name]
+    named = [name for name in floats if name.lstrip("b").removeprefix("float") in ("16", "32", "64")]
+    narrow = [f"{len(floats) - len(named)} narrower floats"] if len(floats) > len(named) else []
+    return f"{', '.join([*named, *narrow])}; {len(dtypes) - len(floats)} integer and bool"
 
 
 def outputs_table(summaries: Sequence[Summary], paths: dict[str, Path]) -> Table:
@@ -92,7 +96,8 @@ def placement_line(explanation: Explanation) -> str:
     ]
     parts += [f"host: {_count(host, 'node')}"] * (host > 0)
     parts += [f"{_count(free, 'node')} without work"] * (free > 0)
-    parts += [f"tensor work: {', '.join(f'{name} {explanation.share(name):.1%}' for name in explanation.tensor_work)}"]
+    work = ", ".join(f"{name} {explanation.share(name):.1%}" for name in explanation.tensor_work)
+    parts.append(f"tensor work: {work or 'none'}")
     return f"{'; '.join(parts) or 'no nodes'}; {explanation.copied_bytes} bytes copied between devices"
 
 
@@ -135,6 +140,10 @@ def _steps_table(title: str, steps: Sequence[StepReport]) -> Table:
         nodes = ", ".join([*step.nodes[:_NAMED], *more])
         table.add_row(str(k), step.kind, escape(step.device), escape(what), escape(nodes))
     return table
+
+
+def seconds_text(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _count(n: int, one: str, many: str | None = None) -> str:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from small_models import F32, affine, gather, model, pair
 from typer.testing import CliRunner
 
 import omniop as package
-from omniop.cli import bar, complete, outputs
+from omniop.cli import bar, complete, main, outputs, show
 from omniop.cli.app import app
-from omniop.cli.errors import UsageError
 from omniop.dispatcher import registry, watch
+from omniop.terminal import UsageError
 
 X = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
 B = np.array([1, 1, 1], np.float32)
@@ -142,6 +143,41 @@ def test_conformance_is_the_suite_s_own_command() -> None:
     assert omniop("conformance", "--no-such-option").exit_code == 2
 
 
+def test_version_is_the_package_s() -> None:
+    metadata = tomllib.loads(Path(package.__path__[0], "../pyproject.toml").read_text())
+    assert succeeds("--version") == f"omniop {metadata['project']['version']}\n"
+
+
+def test_without_elements_there_is_no_work(files: dict[str, Path]) -> None:
+    text = succeeds("run", files["affine"], "--device", "reference", "--random", "--dim", "batch=0")
+    assert "tensor work: none; 0 bytes" in text
+
+
+def test_in_a_pipe_no_blanks_end_a_line(files: dict[str, Path]) -> None:
+    for line in ("devices", "--all"), ("explain", files["pair"], "--device", "reference", "--random", "--dim", "n=2"):
+        assert not [row for row in succeeds(*line).splitlines() if row.endswith(" ")]
+
+
+def test_a_narrow_terminal_leaves_numbers_whole() -> None:
+    out = Console(width=60, file=io.StringIO())
+    row = outputs.Summary("hidden_states", "float32", [128, 64], -7.62966, -0.363415, 5.54355)
+    out.print(show.outputs_table([row], {"hidden_states": Path("out/hidden_states.npy")}))
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    for word in ("-7.62966", "-0.363415", "5.54355", "float32"):
+        assert word in text
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_devices_that_cannot_be_used_have_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = package.DeviceInfo("chip", "my chip", "1.0", ("bfloat16", "float32", "float8_e5m2", "int8"))
+    absent = package.DeviceInfo("other", "", "", (), "it needs a driver: pip install chip-driver")
+    monkeypatch.setattr(package, "devices", lambda **_: [there, absent])
+    text = succeeds("devices", "--all")
+    assert "bfloat16, float32, 1 narrower floats; 1 integer and bool" in text
+    assert "other  not available: it needs a driver: pip install chip-driver\n" in text
+    assert "1 not available: omniop devices --all says why" in succeeds("devices")
+
+
 def test_help_teaches_by_example() -> None:
     assert "omniop run model.onnx --random" in succeeds("--help")
     for command in ("devices", "run", "explain", "conformance"):
@@ -169,6 +205,8 @@ def test_help_is_light() -> None:
         ("affine", ["--random", "--dim", "bach=2"], ["--dim bach", "they have: batch"]),
         ("affine", ["--random", "--dim", "batch=two"], ["--dim batch=two", "whole number"]),
         ("affine", ["--random", "--dim", "batch"], ["'batch'", "NAME=SIZE"]),
+        ("affine", ["--random", "--dim", "batch=99999999999999"], ["'x'", "no memory", "[99999999999999, 3]"]),
+        ("affine", ["--random", "--dim", "batch=9999999999999999999"], ["'x'", "no memory"]),
         ("affine", ["--dim", "batch=2"], ["--random"]),
         ("affine", ["--input", "x"], ["'x'", "NAME=FILE.npy"]),
         ("affine", ["--input", "x=x.npy", "--input", "x=y.npy"], ["'x' is given twice"]),
@@ -190,7 +228,8 @@ def test_mistake_is_one_line(
 
 def test_feeds_that_do_not_fit(files: dict[str, Path], tmp_path: Path) -> None:
     command = ("run", files["affine"], "--device", "reference", "--random", "--dim", "batch=2")
-    assert "no input 'c'; it has: x, b" in fails(*command, "--input", f"c={files['b']}")
+    line = fails("run", files["affine"], "--device", "reference", "--input", f"c={files['b']}")
+    assert "--input c: the model has no such input; it has: 'x' (float32 [batch, 3]), 'b' (float32 [3])" in line
     np.save(tmp_path / "wide.npy", B.astype(np.float64))
     assert "float32 is needed" in fails(*command, "--input", f"b={tmp_path / 'wide.npy'}")
 
@@ -202,7 +241,9 @@ def test_files_that_are_no_arrays(files: dict[str, Path], tmp_path: Path) -> Non
     (tmp_path / "cut.npy").write_bytes(files["b"].read_bytes()[:-2])
     for name in ("several.npz", "objects.npy", "text.npy", "cut.npy"):
         path = tmp_path / name
-        assert str(path) in fails("run", files["affine"], "--device", "reference", "--input", f"b={path}")
+        line = fails("run", files["affine"], "--device", "reference", "--input", f"b={path}")
+        assert str(path) in line
+        assert "unsafely" not in line
 
 
 @pytest.mark.parametrize("command", ["run", "explain"])
@@ -369,13 +410,42 @@ def test_ctrl_c_is_one_line(files: dict[str, Path], monkeypatch: pytest.MonkeyPa
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "\ninterrupted\n")
 
 
+def test_ctrl_c_while_modules_load_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("omniop.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\ninterrupted\n")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full device")
-def test_output_that_cannot_be_written(files: dict[str, Path]) -> None:
+@pytest.mark.parametrize("form", [["--json"], []])
+def test_output_that_cannot_be_written(form: list[str], files: dict[str, Path]) -> None:
     with open("/dev/full", "w") as full:
-        arguments = ("run", files["pair"], "--random", "--dim", "n=2", "--device", "reference", "--json")
+        arguments = ("run", files["pair"], "--random", "--dim", "n=2", "--device", "reference", *form)
         process = in_a_process(*arguments, stdout=full)
         said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (1, "error: standard output: No space left on device\n")
+
+
+def test_output_that_is_closed(files: dict[str, Path], tmp_path: Path) -> None:
+    arguments = ("run", files["pair"], "--random", "--dim", "n=2", "--device", "reference", "--output-dir", tmp_path)
+    process = in_a_process(*arguments, stdout=None, preexec_fn=lambda: os.close(1))
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    assert (tmp_path / "y.npy").exists()
+
+
+def test_a_stream_without_the_letters_gets_others(files: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "größe"
+    arguments = ("run", files["pair"], "--random", "--dim", "n=2", "--device", "reference", "--output-dir", folder)
+    process = in_a_process(*arguments, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    printed, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (0, "")
+    assert "gr??e" in printed
 
 
 def test_full_disk(files: dict[str, Path], tmp_path: Path) -> None:

@@ -221,6 +221,10 @@ def test_devices_are_compared_and_told_where_they_differ() -> None:
     assert [row.split()[0] for row in table] == ["cpu", "opencl:0", "odd", "none"]
     assert [row.split("  ")[-1].strip() for row in table] == ["1 line", "identical", "different", "failed"]
     assert max(map(len, table)) <= 80
+    narrow = printed(kind, outcomes, 60).splitlines()[-5:]
+    assert narrow[0].split() == ["device", "load", "first", "run", "second", "run", "kernels", "result"]
+    assert [row.split()[-1] for row in narrow[1:]] == ["line", "identical", "different", "failed"]
+    assert max(map(len, narrow)) <= 60
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
