@@ -33,7 +33,7 @@ from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, in
 from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
 from omniop.backends.codegen.llvm_panels import Field as PanelField
 from omniop.backends.codegen.llvm_panels import tile_of
-from omniop.backends.codegen.llvm_strips import Strips, print_strips
+from omniop.backends.codegen.llvm_strips import Strips
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 ENTRY, PACK_ENTRY = "attention", "pack"
@@ -68,6 +68,8 @@ class Field(IntEnum):
     """1 where rows of -inf give zeros."""
     BATCH_TABLE = auto()
     BATCH_WORDS = auto()
+    STRIPS = auto()
+    """Address of `llvm_strips`' function."""
     SCORES = auto()
     EPILOGUE = auto()
     """Addresses of kernels' functions, or 0."""
@@ -125,8 +127,7 @@ def print_pack(module: Module) -> None:
 
 
 def print_attention(module: Module) -> None:
-    """Adds ``attention`` and all that it calls."""
-    print_strips(module)
+    """Adds ``attention`` and all that it calls but strips."""
     _print_dots(module)
     _print_softmax(module)
     _Driver(module).define()
@@ -142,6 +143,8 @@ class _Driver:
         code, f = self.code, self.field
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_SCORES, Field.SCRATCH_FACTORS, Field.SCRATCH_BLOCK)
         sizes, self.scores, self.factors, self.block = (code.element("%scratch", UINT8, f[p]) for p in parts)
+
+        self.strips = address(code, "%context", Field.STRIPS)
 
         def kernel(field: Field, block: str) -> Epilogue:
             table = address(code, "%context", Field.SIZES)
@@ -185,7 +188,7 @@ class _Driver:
             code,
             code.compare("ne", f[Field.KEY_ROW], zero),
             lambda: code.do(f"call void @dots(ptr {q}, ptr {key}, ptr {self.scores}, {', '.join(map(str, dots))})"),
-            lambda: strips.call(code, q, key, self.scores),
+            lambda: strips.call(code, self.strips, q, key, self.scores),
         )
         when(code, self.masked, lambda: self._run(code, self.masks, line, first, rows, f[Field.KEYS]))
         numbers = (rows, f[Field.KEYS], f[Field.SCORE_ROW], f[Field.BLANK])
@@ -207,7 +210,8 @@ class _Driver:
                 more=inside.convert("zext", inside.compare("sgt", k, zero), INT64),
             )
             left = inside.element(self.scores, FLOAT32, k)
-            products.call(inside, left, inside.element(value, FLOAT32, inside.mul(k, f[Field.VALUE_ROW])), target)
+            right = inside.element(value, FLOAT32, inside.mul(k, f[Field.VALUE_ROW]))
+            products.call(inside, self.strips, left, right, target)
 
         each(code, zero, f[Field.KEYS], KEY_BLOCK, some_keys)
         self._divide(code, target, rows)

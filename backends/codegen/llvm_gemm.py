@@ -23,7 +23,7 @@ from omniop.backends.codegen.llvm_flow import (
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
 from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
 from omniop.backends.codegen.llvm_panels import Field
-from omniop.backends.codegen.llvm_strips import Strips, print_strips
+from omniop.backends.codegen.llvm_strips import Strips
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 
@@ -59,8 +59,7 @@ ENTRY = "gemm"
 
 
 def print_gemm(module: Module) -> None:
-    """Adds ``gemm`` and all that it calls."""
-    print_strips(module)
+    """Adds ``gemm`` and its packers."""
     for name, packer in PACKERS.items():
         print_packer(module, f"pack_{name}", packer)
     function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
@@ -77,6 +76,7 @@ class _Driver:
         code = self.code
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
         sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
+        self.strips = address(code, "%context", Field.STRIPS)
         self.epilogue = Epilogue(
             kernel=self.field[Field.EPILOGUE],
             size_table=address(code, "%context", Field.SIZES),
@@ -156,7 +156,7 @@ class _Driver:
             whole=code.convert("zext", self.fused, INT64),
             more=code.convert("zext", code.compare("sgt", k, index(0)), INT64),
         )
-        strips.call(code, *pointers)
+        strips.call(code, self.strips, *pointers)
 
     def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, count: Value) -> None:
         """The epilogue, if there is one."""

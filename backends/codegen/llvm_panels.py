@@ -8,7 +8,6 @@ side for each k, which a packer of `llvm_packing` has filled; a tile's part of i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
@@ -17,6 +16,7 @@ from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_flow import (
     argument,
     define,
+    each,
     fma,
     lanes_below,
     load,
@@ -26,8 +26,8 @@ from omniop.backends.codegen.llvm_flow import (
     when,
     zeros,
 )
-from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Target, Value, index
-from omniop.opset.dtype import FLOAT32
+from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Target, Value, const, index
+from omniop.opset.dtype import BOOL, FLOAT32
 
 LINE = 16
 """Elements of a cache line."""
@@ -55,6 +55,8 @@ class Field(IntEnum):
     """Of the right operand, where it is packed whole."""
     PACKER = auto()
     """Its number, or -1 where b is read where it lies, in whole vectors, the rows of a panel `B_K` apart."""
+    STRIPS = auto()
+    """Address of `llvm_strips`' function."""
     BATCH_TABLE = auto()
     BATCH_WORDS = auto()
     BLOCK_TABLE = auto()
@@ -111,6 +113,7 @@ def print_tile(module: Module, name: str, rows: int, vectors: int) -> None:
     code = Code(module)
     numbers = ("a_row", "a_k", "b_row", "count", "c_row", "columns", "more")
     a_row, a_k, b_row, steps, c_row, columns, more = map(argument, numbers)
+    held = code.let(f"alloca [{rows * vectors * tile.lanes} x float], align 64")
     lines = [code.element("%a", FLOAT32, code.mul(a_row, index(r))) for r in range(rows)]
     sums = [zeros(tile.lanes)] * (rows * vectors)
     # one step a turn: of several, LLVM would load ahead for later ones, into registers that there are not
@@ -129,28 +132,35 @@ def print_tile(module: Module, name: str, rows: int, vectors: int) -> None:
 
     targets = [code.element("%c", FLOAT32, code.mul(c_row, index(r))) for r in range(rows)]
 
-    def write(masks: list[Value] | None, add: bool) -> None:
-        for r in range(rows):
-            for v in range(vectors):
-                place = code.element(targets[r], FLOAT32, index(v * tile.lanes))
-                value = sums[r * vectors + v]
-                if add and masks is None:
-                    value = code.op("fadd", load(code, place, index(0), tile.lanes), value)
-                elif add and masks is not None:
-                    old = llvm_vector.masked_load(code, place, masks[v], zeros(tile.lanes))
-                    value = code.op("fadd", old, value)
-                if masks is None:
-                    store(code, value, place, index(0))
-                else:
-                    llvm_vector.masked_store(code, place, value, masks[v])
+    fresh = code.compare("eq", more, index(0))
 
-    def either(masked: bool) -> Callable[[], None]:
-        def run() -> None:
-            parts = range(0, vectors * tile.lanes, tile.lanes)
-            masks = [lanes_below(code, columns, tile.lanes, first) for first in parts] if masked else None
-            when(code, code.compare("eq", more, index(0)), lambda: write(masks, False), lambda: write(masks, True))
+    def write(add: bool) -> None:
+        for k, value in enumerate(sums):
+            place = code.element(targets[k // vectors], FLOAT32, index(k % vectors * tile.lanes))
+            old = load(code, place, index(0), tile.lanes) if add else None
+            store(code, value if old is None else code.op("fadd", old, value), place, index(0))
 
-        return run
+    def write_part() -> None:
+        """In a loop over rows, of sums from memory. Fresh ones have 0 added, which changes none but -0: sums begin with
+        0, and only underflow gives that."""
+        for k, value in enumerate(sums):
+            store(code, value, held, index(k * tile.lanes))
+        masks = [lanes_below(code, columns, tile.lanes, v * tile.lanes) for v in range(vectors)]
 
-    when(code, code.compare("sge", columns, index(vectors * tile.lanes)), either(False), either(True))
+        def row(inside: Code, r: Value) -> None:
+            line = inside.element("%c", FLOAT32, inside.mul(c_row, r))
+            own = inside.element(held, FLOAT32, inside.mul(r, index(vectors * tile.lanes)))
+            for v, mask in enumerate(masks):
+                place = inside.element(line, FLOAT32, index(v * tile.lanes))
+                known = inside.select(fresh, const(False, BOOL, tile.lanes), mask)
+                old = llvm_vector.masked_load(inside, place, known, zeros(tile.lanes))
+                value = load(inside, own, index(v * tile.lanes), tile.lanes)
+                llvm_vector.masked_store(inside, place, inside.op("fadd", old, value), mask)
+
+        each(code, index(0), index(rows), 1, row)
+
+    def write_whole() -> None:
+        when(code, fresh, lambda: write(False), lambda: write(True))
+
+    when(code, code.compare("sge", columns, index(vectors * tile.lanes)), write_whole, write_part)
     define(module, name, ("a", "b", "c", "ahead"), numbers, code)

@@ -1,4 +1,7 @@
-"""All tiles of a block of a product: strips of rows, one after another, under each panel of columns."""
+"""All tiles of a block of a product: strips of rows, one after another, under each panel of columns.
+
+They are a module of their own, most of what there is to compile, which whatever multiplies matrices calls by address.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_panels import LINE, Tile, print_tile, tile_of
 from omniop.opset.dtype import FLOAT32
 
-_NAME = "strips"
+ENTRY = "strips"
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Strips:
     def numbers(self) -> tuple[Value, ...]:
         return tuple(getattr(self, f.name) for f in fields(self))
 
-    def call(self, code: Code, a: str, b: str, c: str) -> None:
-        """In a module that has `print_strips`."""
-        code.do(f"call void @{_NAME}(ptr {a}, ptr {b}, ptr {c}, {', '.join(map(str, self.numbers))})")
+    def call(self, code: Code, function: str, a: str, b: str, c: str) -> None:
+        """``function``: the address of `print_strips`' function."""
+        code.do(f"call void {function}(ptr {a}, ptr {b}, ptr {c}, {', '.join(map(str, self.numbers))})")
 
 
 def print_strips(module: Module) -> None:
-    """Adds the function that `Strips` calls, and its tiles. The first strips ask for the next panel: it is read from
+    """Adds ``strips``, which `Strips` calls, and its tiles. The first strips ask for the next panel: it is read from
     memory while this one is in the caches."""
     tile = tile_of(module.target)
     heights = range(1, tile.rows + 1)
@@ -79,7 +82,7 @@ def print_strips(module: Module) -> None:
         loop.close([inside.add(row, height), plus(inside, strip, 1)])
 
     each(code, index(0), given.columns, tile.width, panel)
-    define(module, _NAME, ("a", "b", "c"), [f.name for f in fields(Strips)], code)
+    define(module, ENTRY, ("a", "b", "c"), [f.name for f in fields(Strips)], code)
 
 
 def _height(code: Code, tile: Tile, left: Value) -> Value:

@@ -1,7 +1,7 @@
 """Winograd's convolution as LLVM IR: 3x3 filters over an image with its channels in blocks, tile by tile.
 
 Tiles are transformed into as many matrices ``[tiles, channels]`` as there are products in a tile. Each is multiplied
-with a matrix of transformed filters by the tiles of `llvm_panels`, a panel of filters at a time, so that what comes of
+with a matrix of transformed filters by `llvm_strips`, a panel of filters at a time, so that what comes of
 all of them is still in the cache when it is transformed into pixels. See `winograd` for the arithmetic.
 
 A point of the work is a block of tiles, whose matrices are in scratch memory; rows of tiles of all images count as
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from enum import IntEnum, auto
 
-from omniop.backends.codegen.llvm_blocks import Head, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import Head, define_entry
 from omniop.backends.codegen.llvm_flow import address, argument, each, least, plus, when, word
-from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
-from omniop.backends.codegen.llvm_panels import print_tile, tile_of
+from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
+from omniop.backends.codegen.llvm_panels import tile_of
+from omniop.backends.codegen.llvm_strips import Strips
 from omniop.backends.codegen.llvm_tiles import block_of
 from omniop.backends.codegen.llvm_winograd_tiles import print_image_tiles, print_outside
 from omniop.backends.codegen.winograd import Winograd
@@ -74,6 +75,8 @@ class Field(IntEnum):
     """... and from block to block of tiles in it."""
     SCRATCH_M = auto()
     """Where in scratch memory products begin, in bytes."""
+    STRIPS = auto()
+    """Address of `llvm_strips`' function."""
     PIXEL_TILES = auto()
     """Address of a table of addresses: of the functions that make pixels of a tile, by lines and columns of it."""
     SIZES = auto()
@@ -82,11 +85,6 @@ class Field(IntEnum):
 
 def print_winograd(module: Module, winograd: Winograd) -> None:
     """Adds ``winograd``, of transformed filters, and an image and a result with their channels in blocks."""
-    tile = tile_of(module.target)
-    shapes = [(rows, vectors) for vectors in range(1, tile.vectors + 1) for rows in range(1, tile.rows + 1)]
-    for rows, vectors in shapes:
-        print_tile(module, f"product_{rows}x{vectors}", rows, vectors)
-    function_table(module, "products", [f"product_{rows}x{vectors}" for rows, vectors in shapes])
     print_outside(module)
     print_image_tiles(module, "image_tiles", winograd, True)
     print_image_tiles(module, "edge_tiles", winograd, False)
@@ -105,7 +103,8 @@ class _Driver:
     def define(self) -> None:
         code = self.code
         self.m = code.element("%scratch", UINT8, self.field[Field.SCRATCH_M])
-        self.pixel_tiles, self.sizes = (address(code, "%context", k) for k in (Field.PIXEL_TILES, Field.SIZES))
+        tables = (Field.STRIPS, Field.PIXEL_TILES, Field.SIZES)
+        self.strips, self.pixel_tiles, self.sizes = (address(code, "%context", k) for k in tables)
         each(code, argument("begin"), argument("end"), 1, self._point)
         define_entry(self.module, ENTRY, code)
 
@@ -191,34 +190,26 @@ class _Driver:
         """A product of matrices for each place in a tile, with so many blocks of a panel."""
         f, width, zero = self.field, index(self.tile.width), index(0)
         size = code.mul(f[Field.CHANNELS], width)
-        columns = code.mul(blocks, self.block)
-        vectors = code.op("udiv", columns, index(self.tile.lanes))
-        shape = plus(code, code.mul(plus(code, vectors, -1), index(self.tile.rows)), -1)
         u = code.element("%a", FLOAT32, code.mul(panel, code.mul(size, index(self.winograd.products))))
+        strips = Strips(
+            a_row=f[Field.V_TILE],
+            a_k=index(1),
+            b_row=width,
+            b_panel=size,
+            rows=tiles,
+            columns=code.mul(blocks, self.block),
+            steps=f[Field.CHANNELS],
+            c_row=f[Field.M_TILE],
+            whole=zero,
+            more=zero,
+        )
 
         def one(outer: Code, k: Value) -> None:
-            right = outer.element(u, FLOAT32, outer.mul(k, size))
             left = outer.element(self.v, FLOAT32, outer.mul(k, f[Field.V_PRODUCT]))
             result = outer.element(self.m, FLOAT32, outer.mul(k, f[Field.M_PRODUCT]))
-            loop = Loop(outer, inside := Code(self.module), [zero])
-            (row,) = loop.carried
-            loop.test(inside.compare("slt", row, tiles))
-            height = self._height(inside, inside.op("sub", tiles, row))
-            strip = inside.element(left, FLOAT32, inside.mul(row, f[Field.V_TILE]))
-            to = inside.element(result, FLOAT32, inside.mul(row, f[Field.M_TILE]))
-            numbers = (f[Field.V_TILE], index(1), width, f[Field.CHANNELS], f[Field.M_TILE], columns, zero)
-            # filters follow each other in memory, and come without being asked for
-            call_of(inside, "products", inside.add(shape, height), (strip, right, to, right), numbers)
-            loop.close([inside.add(row, height)])
+            strips.call(outer, self.strips, left, outer.element(u, FLOAT32, outer.mul(k, size)), result)
 
         each(code, zero, index(self.winograd.products), 1, one)
-
-    def _height(self, code: Code, left: Value) -> Value:
-        """Rows of the next strip, the last two of which share what is left over."""
-        most = index(self.tile.rows)
-        half = code.op("lshr", plus(code, left, 1), index(1))
-        few = code.select(code.compare("sle", left, most), left, half)
-        return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
 
     def _finish(
         self, code: Code, what: tuple[Value, Value], at: tuple[Value, Value], counts: tuple[Value, Value]

@@ -27,7 +27,7 @@ from omniop.backends.cpu.jit import CompiledKernel
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch, build_kernels
 from omniop.backends.cpu.panels import writes_itself
-from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, tile
+from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, strips, tile
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
@@ -111,7 +111,8 @@ class AttentionCall(RecordedWork):
         row_block = -(-even // tile().rows) * tile().rows
         row_blocks = -(-queries // row_block)
         block_row = -(-columns // width) * width
-        code = [kernel.code for kernel in (self._scores, self._epilogue) if kernel is not None]
+        multiply = strips(jit.host_target())
+        code = [multiply, *(kernel.code for kernel in (self._scores, self._epilogue) if kernel is not None)]
         own = np.array([*sizes, 0], np.int64)
         at_sizes = aligned((len(call.params) + 2) * WORD)
         at_scores = at_sizes + aligned((len(sizes) + BlockSize.PLACES + len(q.batch)) * WORD)
@@ -135,6 +136,7 @@ class AttentionCall(RecordedWork):
             Field.BLANK: call.attr("blank"),
             Field.BATCH_TABLE: table.ctypes.data,
             Field.BATCH_WORDS: table.shape[1],
+            Field.STRIPS: multiply.address,
             Field.SCORES: 0 if self._scores is None else self._scores.address,
             Field.EPILOGUE: 0 if self._epilogue is None else self._epilogue.address,
             Field.SIZES: own.ctypes.data,

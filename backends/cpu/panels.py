@@ -161,7 +161,9 @@ class Blocks(Protocol):
     def weight(self) -> float:
         """Nanoseconds of a point."""
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def context(
+        self, epilogue: int, sizes: Sequence[int], buffers: int
+    ) -> tuple[np.ndarray, tuple[np.ndarray | MachineCode, ...]]:
         """See `products.Product.context`."""
 
 

@@ -15,8 +15,11 @@ import numpy as np
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_gemm import ENTRY, BlockWord, print_gemm
+from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_packing import PACKERS
 from omniop.backends.codegen.llvm_panels import Field, Tile, tile_of
+from omniop.backends.codegen.llvm_strips import ENTRY as STRIPS
+from omniop.backends.codegen.llvm_strips import print_strips
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.memory import ALIGNMENT
 from omniop.backends.cpu.recording import shares
@@ -55,6 +58,12 @@ def tile() -> Tile:
 def gemm() -> jit.MachineCode:
     """The compiled function; see `llvm_gemm.print_gemm`."""
     return jit.build_printed(ENTRY, print_gemm)
+
+
+@cache
+def strips(target: Target) -> jit.MachineCode:
+    """The compiled function; see `llvm_strips.print_strips`."""
+    return jit.build_printed(STRIPS, print_strips, target=target)
 
 
 @dataclass
@@ -113,7 +122,9 @@ class Product:
         even = -(-self.rows // self.row_blocks)
         return -(-even // tile().rows) * tile().rows
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def context(
+        self, epilogue: int, sizes: Sequence[int], buffers: int
+    ) -> tuple[np.ndarray, tuple[np.ndarray | jit.MachineCode, ...]]:
         """The context but for `Head`'s buffers, and what has to live as long.
 
         ``epilogue``: address of its kernel, or 0; ``sizes`` and the number of ``buffers`` that it has before those of
@@ -141,12 +152,14 @@ class Product:
         table[Field.EPILOGUE], table[Field.BUFFER_COUNT] = epilogue, buffers
         table[Field.SIZES], table[Field.SIZE_COUNT] = numbers.ctypes.data, len(numbers)
         table[[Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK]] = at_sizes, at_panels, at_block
+        multiply = strips(jit.host_target())
+        table[Field.STRIPS] = multiply.address
         taps = np.ascontiguousarray(() if self.taps is None else self.taps, np.int64)
         table[Field.TAPS] = taps.ctypes.data
         for name, value in self.fields.items():
             table[name] = value
         table[Head.SCRATCH] = end
-        return table, (batches, blocks, numbers, taps)
+        return table, (batches, blocks, numbers, taps, multiply)
 
 
 def aligned(nbytes: int) -> int:

@@ -23,7 +23,7 @@ from omniop.backends.cpu import jit
 from omniop.backends.cpu.blocked.costs import SECONDS_PER_ELEMENT, WinogradCost
 from omniop.backends.cpu.blocked.stores import tile_store
 from omniop.backends.cpu.kept import Later
-from omniop.backends.cpu.products import aligned
+from omniop.backends.cpu.products import aligned, strips
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
@@ -192,6 +192,7 @@ class TileMatrices:
         plan, block = self.plan, self.plan.block
         pads, outputs = plan.call.attr("pads"), plan.winograd.outputs
         _, channels, height, width = self.x
+        multiply = strips(plan.target)
         functions = plan.pixel_tiles(*self.out[2:])
         addresses = np.array([0 if f is None else f.address for f in functions], np.int64)
         numbers = np.array([*sizes, 0], np.int64)
@@ -224,6 +225,7 @@ class TileMatrices:
             Field.M_PRODUCT: self.m_product,
             Field.V_BUFFER: buffers[2],
             Field.V_BLOCK: self.v_bytes // 4,
+            Field.STRIPS: multiply.address,
             Field.PIXEL_TILES: addresses.ctypes.data,
             Field.SIZES: numbers.ctypes.data,
         }
@@ -231,7 +233,7 @@ class TileMatrices:
         table[[Head.A_BUFFER, Head.B_BUFFER]] = buffers[1], buffers[0]
         fields |= step.fields
         table[list(fields)] = list(fields.values())
-        return Context(table, (addresses, numbers, *(f for f in functions if f is not None)))
+        return Context(table, (addresses, numbers, multiply, *(f for f in functions if f is not None)))
 
 
 def _parts(total: int, wanted: int, unit: int) -> dict[Field, int]:
