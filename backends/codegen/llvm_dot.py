@@ -71,7 +71,7 @@ def _bits(total: Value) -> int:
 
 
 def _add_bytes(code: Code, total: Value, unsigned: Value, signed: Value) -> Value:
-    instructions = code.module.target.dots
+    instructions = code.module.target.narrow
     if "vpdpbusd" in instructions and total.lanes > 1:
         name = f"llvm.x86.avx512.vpdpbusd.{_bits(total)}"
         return _call(code, name, total, unsigned, signed)
@@ -87,7 +87,7 @@ def _add_bytes(code: Code, total: Value, unsigned: Value, signed: Value) -> Valu
 
 
 def _add_pairs(code: Code, total: Value, left: Value, right: Value) -> Value:
-    if "vdpbf16ps" in code.module.target.dots and total.lanes > 1:
+    if "vdpbf16ps" in code.module.target.narrow and total.lanes > 1:
         lanes = 2 * total.lanes
         parts = [code.let(f"bitcast {v} to <{lanes} x bfloat>") for v in (left, right)]
         name = f"llvm.x86.avx512bf16.dpbf16ps.{_bits(total)}"

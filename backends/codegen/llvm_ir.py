@@ -31,14 +31,14 @@ class Target:
     """What printed code may count on.
 
     ``vector_bits``: width of a vector register. ``masked_bits``: element widths that have masked loads and stores.
-    ``fma``: fused multiply-add is an instruction (without it the math functions are libm's). ``dots``: instructions
-    that add up products of narrow elements, of those that `llvm_dot` knows.
+    ``fma``: fused multiply-add is an instruction (without it the math functions are libm's). ``narrow``: instructions
+    on narrow elements, of those that `llvm_dot` and `llvm_rounding` know.
     """
 
     vector_bits: int
     masked_bits: frozenset[int] = frozenset()
     fma: bool = True
-    dots: frozenset[str] = frozenset()
+    narrow: frozenset[str] = frozenset()
 
 
 def type_of(dtype: DType, lanes: int = 1) -> str:

@@ -88,7 +88,7 @@ def tile_of(target: Target) -> Tile:
     lanes = target.vector_bits // 32
     if target.vector_bits == 512:
         return Tile(12, 2, lanes)
-    return Tile(6 if target.dots & {"vpdpbusd"} else 4, 2, lanes)
+    return Tile(6 if target.narrow & {"vpdpbusd"} else 4, 2, lanes)
 
 
 def load_word(code: Code, pointer: str, offset: Value) -> Value:

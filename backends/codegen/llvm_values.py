@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from omniop.backends.codegen import llvm_alu, llvm_vector
+from omniop.backends.codegen import llvm_alu, llvm_rounding, llvm_vector
 from omniop.backends.codegen.axes import stride_of
 from omniop.backends.codegen.indexing import is_index, size_number
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index, iota
@@ -115,6 +115,8 @@ class Values:
             return node.args[1:]
         if node.op == "alu" and node.attr in _COMPARISONS and all(map(is_index, node.args)):
             return ()
+        if (rounded := llvm_rounding.operands(node)) is not None:
+            return rounded
         return () if node.op in ("axis", "reduce") else node.args
 
     def settled(self, node: Expr, scope: Scope, lanes: int) -> Value:
@@ -146,6 +148,8 @@ class Values:
                 return self.reduce(node, scope)
         if node.op == "alu" and (known := self._known_comparison(node, scope)) is not None:
             return known
+        if (rounded := llvm_rounding.operands(node)) is not None:
+            return llvm_rounding.rounded(scope, node, *(self.value(a, scope) for a in rounded))
         lanes = max(self.value(a, scope).lanes for a in node.args)
         args = [self.settled(a, scope, lanes) for a in node.args]
         match node.op:

@@ -122,7 +122,7 @@ class CpuDevice(Device):
 
     @property
     def precisions(self) -> frozenset[str]:  # type: ignore[override]  # what the processor has
-        return frozenset(("bf16",)) if "vdpbf16ps" in jit.host_target().dots else frozenset()
+        return frozenset(("bf16",)) if "vdpbf16ps" in jit.host_target().narrow else frozenset()
 
     @property
     def threads(self) -> int:

@@ -166,20 +166,20 @@ def host_target() -> Target:
 def target_of(features: frozenset[str]) -> Target:
     """What a CPU with these features, as LLVM calls them, offers."""
     bits = 512 if "avx512f" in features else 256 if "avx2" in features else 128
-    dots = frozenset(name for name, feature in _DOTS[bits].items() if feature in features)
+    narrow = frozenset(name for name, feature in _NARROW[bits].items() if feature in features)
     if bits == 512:
-        return Target(bits, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)), dots=dots)
+        return Target(bits, frozenset((8, 16, 32, 64) if "avx512bw" in features else (32, 64)), narrow=narrow)
     if bits == 256:
-        return Target(bits, frozenset((32, 64)), "fma" in features, dots)
-    return Target(bits, fma="fma" in features or "neon" in features, dots=dots)
+        return Target(bits, frozenset((32, 64)), "fma" in features, narrow)
+    return Target(bits, fma="fma" in features or "neon" in features, narrow=narrow)
 
 
-_DOTS = {
-    512: {"vpdpbusd": "avx512vnni", "pmaddwd": "avx512bw", "vdpbf16ps": "avx512bf16"},
-    256: {"vpdpbusd": "avxvnni", "pmaddwd": "avx2"},
-    128: {"pmaddwd": "sse2"},
+_NARROW = {
+    512: {"vpdpbusd": "avx512vnni", "pmaddwd": "avx512bw", "vdpbf16ps": "avx512bf16", "packssdw": "avx512bw"},
+    256: {"vpdpbusd": "avxvnni", "pmaddwd": "avx2", "packssdw": "avx2"},
+    128: {"pmaddwd": "sse2", "packssdw": "sse2"},
 }
-"""For each width of vectors, the instructions of `llvm_dot`, and the feature that brings each."""
+"""For each width of vectors, the instructions of `Target.narrow`, and the feature that brings each."""
 
 
 def content(kernel: Kernel) -> str:

@@ -25,7 +25,7 @@ DEVICE = BACKEND.devices()[0]
 BYTES = [k for k in KINDS if k.left.is_int]
 TARGETS = {
     "host": jit.host_target(),
-    "pairs": Target(256, frozenset((32, 64)), dots=frozenset(("pmaddwd",))),
+    "pairs": Target(256, frozenset((32, 64)), narrow=frozenset(("pmaddwd",))),
     "plain": Target(128),
 }
 if platform.machine() not in ("x86_64", "AMD64"):
@@ -47,10 +47,10 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 def test_instructions_are_found() -> None:
     whole = jit.target_of(frozenset(("avx512f", "avx512bw", "avx512vnni", "avx512bf16", "avx2", "sse2")))
-    assert whole.dots == {"vpdpbusd", "pmaddwd", "vdpbf16ps"}
-    assert jit.target_of(frozenset(("avx2", "avxvnni"))).dots == {"vpdpbusd", "pmaddwd"}
-    assert jit.target_of(frozenset(("sse2",))).dots == {"pmaddwd"}
-    assert not jit.target_of(frozenset(("neon",))).dots
+    assert whole.narrow == {"vpdpbusd", "pmaddwd", "vdpbf16ps", "packssdw"}
+    assert jit.target_of(frozenset(("avx2", "avxvnni"))).narrow == {"vpdpbusd", "pmaddwd", "packssdw"}
+    assert jit.target_of(frozenset(("sse2",))).narrow == {"pmaddwd", "packssdw"}
+    assert not jit.target_of(frozenset(("neon",))).narrow
     assert jit.target_of(frozenset(host().features)) == jit.host_target()
 
 

@@ -119,7 +119,7 @@ def test_every_process_asks_the_disk_alike(tmp_path: Path) -> None:
         from omniop.backends.codegen.llvm_ir import Target
         from omniop.backends.cpu import jit
 
-        jit.build_printed(PACK_ENTRY, print_pack, target=Target(128, dots=frozenset(("pmaddwd", "vpdpbusd"))))
+        jit.build_printed(PACK_ENTRY, print_pack, target=Target(128, narrow=frozenset(("pmaddwd", "vpdpbusd"))))
     """
     environment = {**os.environ, "OMNIOP_CACHE_DIR": str(tmp_path), "OMNIOP_CACHE": "1"}
     kept = set()
