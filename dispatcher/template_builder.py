@@ -288,7 +288,7 @@ class TemplateBuilder:
                 if (t, device) in spans:
                     spans[t, device][1] = max(spans[t, device][1], end)
         return [
-            Interval(t, device, self._layout_size(t), first, last)
+            Interval(t, device, self._layout_size(t), self.env.hint(self._nbytes(t)), first, last)
             for (t, device), (first, last) in spans.items()
             if (t, device) not in outputs and (t, device) not in self.constants
         ]
