@@ -25,6 +25,7 @@ from omniop.conformance.tolerance import Tolerance, Ulps, tolerance_of, unit
 from omniop.conformance.tuned.sized import FED, sized
 from omniop.conformance.tuned.twins import plain, recording, run
 from omniop.conformance.verdict import Error, Facts
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.registry import registry
 from omniop.opset import dtype as dtypes
 from omniop.opset.errors import UnsupportedError
@@ -33,12 +34,14 @@ Arrays = Mapping[str, Any]
 
 
 class Way(NamedTuple):
-    """One way to run a case: how, in words, the model, what it is fed and what is expected."""
+    """One way to run a case: how, in words, the model, what it is fed and what is expected; the precision that the
+    session is asked for."""
 
     how: str
     model: onnx.ModelProto
     feeds: Arrays
     expected: Arrays
+    precision: Precision | None = None
 
 
 class TunedCase(DeviceCase):
@@ -63,15 +66,17 @@ class TunedCase(DeviceCase):
 
     def _put(self, device: Device, reached: dict[str, None], way: Way) -> tuple[str, Error | None]:
         """Why the tuned kernels are wrong ("" where they are right), and how far they are off what is expected."""
+        if way.precision is not None and way.precision not in device.precisions:
+            raise UnsupportedError(f"{device.name} has no products of {way.precision} that are faster than float32's")
         twin, built = recording(device)
-        outputs = run(twin, way.model, way.feeds)
+        outputs = run(twin, way.model, way.feeds, way.precision)
         reached.update(built)
         if not built:
             return "", None
         error = _of_the_largest(outputs, way.expected)
         if reason := compare_outputs(outputs, way.expected, self.tolerance):
             return reason, error
-        by_loops = run(plain(device), way.model, way.feeds)
+        by_loops = run(plain(device), way.model, way.feeds, way.precision)
         told = compare_outputs(outputs, by_loops, self.tolerance)
         return f"beside its lowering, {told}" if told else "", error
 
@@ -82,11 +87,11 @@ class SizedCase(TunedCase):
     def ways(self) -> Iterator[Way]:
         one, expected = sized()[self.name], self._expected
         arrays = one.feeds()
-        yield Way("weights fed", one.model({}), arrays, expected)
+        yield Way("weights fed", one.model({}), arrays, expected, one.precision)
         weights = {name: array for name, array in arrays.items() if name not in FED}
         if weights:
             fed = {name: array for name, array in arrays.items() if name in FED}
-            yield Way("weights constant", one.model(weights), fed, expected)
+            yield Way("weights constant", one.model(weights), fed, expected, one.precision)
 
     @cached_property
     def _expected(self) -> Arrays:

@@ -16,6 +16,7 @@ import onnx
 from onnx import helper, numpy_helper, parser
 
 from omniop.conformance.samples.drawing import Values, normal, special, uniform
+from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.opset import dtype as dtypes
 
 FED = ("x", "z", "mask")
@@ -37,12 +38,18 @@ class Sized:
     depth: int = 1
     made: str = field(default="", kw_only=True)
     """The dtype of ``y`` where it is another."""
+    precision: Precision | None = field(default=None, kw_only=True)
+    """What the session is asked for. What is drawn then are numbers that its rounding leaves as they are."""
 
     def feeds(self) -> dict[str, np.ndarray]:
         """Every input, weights included, drawn from the name alone."""
         digest = hashlib.sha256(self.name.encode()).digest()
         random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-        return {name: values.draw(random) for name, values in self.inputs.items()}
+        drawn = {name: values.draw(random) for name, values in self.inputs.items()}
+        if self.precision is None:
+            return drawn
+        narrow = OPERANDS[self.precision].numpy
+        return {name: array.astype(narrow).astype(array.dtype) for name, array in drawn.items()}
 
     def model(self, constants: Mapping[str, np.ndarray], wide: bool = False) -> onnx.ModelProto:
         """The model with some of its inputs constant; ``wide``: in float64 throughout, for an oracle."""
@@ -67,12 +74,14 @@ def sized() -> Mapping[str, Sized]:
         _products,
         _integer_products,
         _convolutions,
+        _small_images,
         _networks,
         _pools,
         _attention,
         _rows,
         _recurrent,
         _poisoned,
+        _rounded,
     )
     return {f"tuned_{one.name}": one for family in families for one in family()}
 
@@ -179,24 +188,27 @@ _AFTER: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _convolution(extents: Sequence[int], after: str, precision: Precision | None = None) -> Sized:
+    n, c, height, width, out, k, stride, pad, group, dilation = extents
+    shape = f"{n}x{c}x{height}x{width}_{out}x{k}_stride{stride}" + (f"_group{group}" if group > 1 else "")
+    shape += f"_dilation{dilation}" if dilation > 1 else ""
+    reach = dilation * (k - 1) + 1
+    tall, wide = ((extent + 2 * pad - reach) // stride + 1 for extent in (height, width))
+    inputs = {"x": normal("float32", n, c, height, width)}
+    inputs["w"] = _weight("float32", (out, c // group, k, k), k * k * c // group)
+    inputs["b"] = normal("float32", out)
+    inputs |= {"z": normal("float32", n, out, tall, wide)} if after == "residual" else {}
+    if after == "normalised":
+        inputs |= {name: normal("float32", out) for name in ("s", "b1", "b2")}
+        inputs["v"] = uniform("float32", (out,), 0.5, 2)
+    nodes = _AFTER[after]
+    head = f"{'h' if nodes else 'y'} = {_conv(k, stride, pad, group, dilation)} (x, w, b)"
+    name = "_".join(filter(None, ["conv", precision or "float32", shape, after]))
+    return Sized(name, "Conv", "float32", inputs, (head, *nodes), precision=precision)
+
+
 def _convolutions() -> Iterator[Sized]:
-    nodes: tuple[str, ...]
-    for n, c, height, width, out, k, stride, pad, group, dilation in _CONVOLUTIONS:
-        shape = f"{n}x{c}x{height}x{width}_{out}x{k}_stride{stride}" + (f"_group{group}" if group > 1 else "")
-        shape += f"_dilation{dilation}" if dilation > 1 else ""
-        reach = dilation * (k - 1) + 1
-        tall, wide = ((extent + 2 * pad - reach) // stride + 1 for extent in (height, width))
-        for after, nodes in _AFTER.items():
-            inputs = {"x": normal("float32", n, c, height, width)}
-            inputs["w"] = _weight("float32", (out, c // group, k, k), k * k * c // group)
-            inputs["b"] = normal("float32", out)
-            inputs |= {"z": normal("float32", n, out, tall, wide)} if after == "residual" else {}
-            if after == "normalised":
-                inputs |= {name: normal("float32", out) for name in ("s", "b1", "b2")}
-                inputs["v"] = uniform("float32", (out,), 0.5, 2)
-            head = f"{'h' if nodes else 'y'} = {_conv(k, stride, pad, group, dilation)} (x, w, b)"
-            name = "_".join(filter(None, ["conv_float32", shape, after]))
-            yield Sized(name, "Conv", "float32", inputs, (head, *nodes))
+    yield from (_convolution(extents, after) for extents in _CONVOLUTIONS for after in _AFTER)
     for dtype in ("float16", "bfloat16", "float64"):
         inputs = {"x": normal(dtype, 1, 16, 12, 11), "w": _weight(dtype, (24, 16, 3, 3), 144)}
         yield Sized(f"conv_{dtype}_1x16x12x11_24x3", "Conv", dtype, inputs, (f"y = {_conv(3, 1, 1)} (x, w)",))
@@ -217,6 +229,16 @@ def _conv(kernel: int, stride: int = 1, pad: int = 0, group: int = 1, dilation: 
         f"Conv <kernel_shape = [{kernel}, {kernel}], strides = [{stride}, {stride}], "
         f"pads = [{pad}, {pad}, {pad}, {pad}], group = {group}, dilations = [{dilation}, {dilation}]>"
     )
+
+
+_SMALL = ((1, 64, 6, 6, 64), (2, 32, 5, 7, 48), (1, 17, 6, 9, 19), (2, 128, 3, 4, 128), (1, 128, 9, 14, 40))
+"""n, c, height, width, out, where a window of 3 x 3 is least work two pixels by two."""
+
+
+def _small_images() -> Iterator[Sized]:
+    yield from (_convolution((*extents, 3, 1, 1, 1, 1), after) for extents in _SMALL for after in _AFTER)
+    inputs = {"x": special("float32", 1, 64, 6, 6), "w": _weight("float32", (64, 64, 3, 3), 576)}
+    yield Sized("conv_float32_small_special", "Conv", "float32", inputs, (f"y = {_conv(3, 1, 1)} (x, w)",))
 
 
 def _networks() -> Iterator[Sized]:
@@ -345,3 +367,35 @@ def _poisoned() -> Iterator[Sized]:
     inputs = {"x": special("float32", 1, 3, 9, 9), "w": _weight("float32", (16, 3, 3, 3), 27)}
     yield Sized("conv_float32_special_strided", "Conv", "float32", inputs, (f"y = {_conv(3, 2, 1)} (x, w)",))
     yield Sized("softmax_special", "Softmax", "float32", {"x": special("float32", 5, 33)}, ("y = Softmax (x)",))
+
+
+# -- in less than float32 ----------------------------------------------------------------------------------------------
+
+_STEPPED = (
+    *((1, 64, 14, 13, 128, 1, 1, 0, 1, 1), (1, 64, 15, 15, 96, 1, 2, 0, 1, 1), (1, 32, 9, 7, 32, 3, 2, 1, 1, 1)),
+    *((2, 18, 13, 11, 19, 5, 1, 2, 1, 1), (1, 16, 20, 20, 16, 3, 1, 2, 1, 2), (1, 64, 9, 9, 64, 3, 2, 1, 2, 1)),
+)
+"""As `_CONVOLUTIONS`: those that no algorithm spares products of, so that less precision is faster."""
+
+
+def _rounded() -> Iterator[Sized]:
+    """What a session rounds when it is asked to: products, and convolutions in one dim and in two."""
+
+    def one(name: str, op: str, inputs: Mapping[str, Values], *nodes: str) -> Sized:
+        return Sized(f"{name}_bf16", op, "float32", inputs, nodes, precision="bf16")
+
+    for m, k, n in _PRODUCTS:
+        inputs = {"x": normal("float32", m, k), "w": _weight("float32", (k, n), k), "b": normal("float32", n)}
+        yield one(f"matmul_{m}x{k}x{n}", "MatMul", inputs, "y = MatMul (x, w)")
+        yield one(f"matmul_{m}x{k}x{n}_gelu", "MatMul", inputs, "h = MatMul (x, w)", *_TAILS["gelu"][0])
+    inputs = {"x": special("float32", 5, 34), "w": _weight("float32", (34, 17), 34)}
+    yield one("matmul_special", "MatMul", inputs, "y = MatMul (x, w)")
+    afters = [after for after in _AFTER if after != "normalised"]  # its scales go into weights, which are rounded anew
+    yield from (_convolution(extents, after, "bf16") for extents in _STEPPED for after in afters)
+    inputs = {"x": special("float32", 1, 32, 9, 9), "w": _weight("float32", (16, 32, 3, 3), 288)}
+    yield one("conv_special", "Conv", inputs, f"y = {_conv(3, 2, 1)} (x, w)")
+    for length, stride in ((100, 2), (33, 1), (2, 1)):
+        inputs = {"x": normal("float32", 2, 18, length), "w": _weight("float32", (32, 18, 3), 54)}
+        line = f"Conv <pads = [1, 1], strides = [{stride}]>"
+        yield one(f"conv_line_{length}", "Conv", inputs, f"y = {line} (x, w)")
+        yield one(f"conv_line_{length}_relu", "Conv", inputs, f"h = {line} (x, w)", "y = Relu (h)")

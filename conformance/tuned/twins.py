@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from omniop.backends.base import Answer, Backend, Device, KernelTable, No, OpContext, Runnable
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.registry import Registry
 from omniop.dispatcher.session import Session
 from omniop.opset.kernel import Call, Work
@@ -47,11 +48,11 @@ def plain(device: Device) -> Device:
     return twin
 
 
-def run(device: Device, model: Any, feeds: Mapping[str, Any]) -> dict[str, Any]:
+def run(device: Device, model: Any, feeds: Mapping[str, Any], precision: Precision | None = None) -> dict[str, Any]:
     """The model on this device alone, which no registry has to know. Raises what `omniop.load` and a run raise."""
     found = Registry(())
     found.register(_OfOne(device), trusted=True)
-    return Session(model, device.name, fallback="error", devices=found).run(feeds)
+    return Session(model, device.name, fallback="error", precision=precision, devices=found).run(feeds)
 
 
 class _OfOne(Backend):

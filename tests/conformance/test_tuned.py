@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
-from omniop.backends.base import YES, Buffer, KernelSpec, KernelTable, No, OpContext, Runnable
+from omniop.backends.base import YES, Buffer, Device, KernelSpec, KernelTable, No, OpContext, Runnable
 from omniop.backends.reference import ReferenceDevice
 from omniop.conformance import report as terminal
 from omniop.conformance.cases import load_cases, sample_cases
@@ -20,8 +22,12 @@ from omniop.conformance.record import Report
 from omniop.conformance.runner import judge, result_of
 from omniop.conformance.table import Reached, tuned_kernels
 from omniop.conformance.tuned.case import TunedCase
-from omniop.conformance.tuned.sized import sized
-from omniop.opset.kernel import Call
+from omniop.conformance.tuned.sized import FED, sized
+from omniop.conformance.tuned.twins import run
+from omniop.conformance.tuned.twins import tuned_kernels as names_of
+from omniop.dispatcher.precision import OPERANDS
+from omniop.dispatcher.registry import registry
+from omniop.opset.kernel import Call, Work
 from tests.conformance.planted import Planted
 
 PRODUCTS = "^tuned_matmul_float32_(17x33x129|64x64x64|3x65x127)(_relu)?$"
@@ -103,6 +109,47 @@ def test_the_kernels_of_a_device_are_sound(device: str) -> None:
     found = {case.name: judge(case, omniop_engine(device)) for case in cases}
     assert {name: v.reason for name, v in found.items() if v.status not in ("pass", "unsupported")} == {}
     assert any(v.facts.tuned for v in found.values())
+
+
+class Planned(Exception):
+    """All kernels of a model are chosen."""
+
+
+def planner(device: Device, found: set[str]) -> Device:
+    """A twin that is told what to build, and builds nothing: ``found`` gets the tuned kernels of its table."""
+    twin = copy.copy(device)
+
+    def build(works: Sequence[Work]) -> list[Runnable]:
+        found.update(f"kernel {work.tuned}" for work in works if isinstance(work, Call) and work.tuned)
+        raise Planned
+
+    twin.build = build  # type: ignore[method-assign]
+    return twin
+
+
+def test_each_kernel_of_a_table_has_a_case(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that only speaks where less precision is asked for, too: by cases that ask for it."""
+    own = registry().device(device)
+    monkeypatch.setattr(type(own), "precisions", frozenset(OPERANDS))  # whatever the processor is fast at
+    left = set(names_of(own))
+    for one in sized().values():
+        if not left:
+            break
+        arrays = one.feeds()
+        fed = {name: array for name, array in arrays.items() if name in FED}
+        constant = {name: array for name, array in arrays.items() if name not in FED}
+        found: set[str] = set()
+        with suppress(Planned):
+            run(planner(own, found), one.model(constant), fed, one.precision)
+        left -= found
+    assert left == set()
+
+
+def test_less_precision_is_asked_of_who_has_it(plant: Callable[[Planted], str]) -> None:
+    (case,) = load_cases("^tuned_matmul_64x64x64_bf16$")
+    found = judge(case, omniop_engine(plant(Planted("single", products(0.0)))))
+    assert found.status == "unsupported"
+    assert found.reason == "single has no products of bf16 that are faster than float32's"
 
 
 def test_without_tuned_kernels_there_is_nothing_to_judge(plant: Callable[[Planted], str]) -> None:
