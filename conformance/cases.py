@@ -15,7 +15,7 @@ import json
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -25,29 +25,10 @@ import onnx
 from onnx import numpy_helper
 
 from omniop.conformance.archive import DATA, case_archive, light_file, read_index
+from omniop.conformance.choices import HARVESTED, KINDS, LEVELS
 from omniop.conformance.samples.catalogue import catalogue
 from omniop.conformance.tolerance import Relative, Tolerance
 from omniop.conformance.verdict import Error, Facts
-
-ONNX = ("node", "simple", "pytorch-converted", "pytorch-operator", "light")
-"""The kinds that are ONNX's; all others are ours."""
-
-LEVELS: Mapping[str, tuple[str, ...]] = {
-    "L0": ("memory", "prim"),
-    "L1": (*ONNX, "edge", "own"),
-    "L2": ("tuned",),
-    "L3": ("trained",),
-}
-"""What is asked of a device, from the bottom up, by the kinds of cases that ask it. L0: its memory, and every operation
-of its kernels, at their edges. L1: every operator. L2: its tuned kernels, beside its lowerings. L3: trained nets."""
-
-HARVESTED = "harvested"
-"""The kind of the nodes of a user's model (`omniop.conformance.harvest`), which belong to no level."""
-
-KINDS = (*(kind for kinds in LEVELS.values() for kind in kinds), HARVESTED)
-"""Every kind of case, in the order in which they are listed."""
-
-OWN = tuple(kind for kind in KINDS if kind not in ONNX)
 
 _RTOL, _ATOL = 1e-3, 1e-7
 

@@ -11,18 +11,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from omniop.conformance.choices import Fallback
 from omniop.conformance.oracles import Engine, Feeds, Outputs, Prepared
 from omniop.conformance.strict import Guard, GuardBackend, StrictRun
 from omniop.conformance.verdict import Facts, Node
 from omniop.opset.host_nature import HOST_BY_NATURE
-
-Fallback = Literal["warn", "error", "silent"]
 
 
 @dataclass(frozen=True)

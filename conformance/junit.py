@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from xml.etree import ElementTree
 
-from omniop.conformance.cases import KINDS
+from omniop.conformance.choices import KINDS
 from omniop.conformance.record import Report
 from omniop.conformance.verdict import Result, Status
 
 _ELEMENT: Mapping[Status, str] = {
     **{"fail": "failure", "xpass": "failure", "crash": "error", "timeout": "error", "unavailable": "error"},
-    **{"unsupported": "skipped", "xfail": "skipped"},
+    **{"unsupported": "skipped", "unjudged": "skipped", "xfail": "skipped"},
 }
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

@@ -14,12 +14,13 @@ def markdown_text(report: Report) -> str:
     """The page; it holds no time and no duration, so that two equal runs give equal pages."""
     device = ", ".join(value for key, value in report.device.items() if key != "name" and value)
     parts = [
-        f"# ONNX {report.versions.get('onnx', '')} cases on {report.device.get('name', report.target)}",
+        f"# Conformance of {report.device.get('name', report.target)}",
         ", ".join(filter(None, (device, *(f"{name} {value}" for name, value in report.versions.items())))) + ".",
         _counts(report),
         _section("Wrong", report.wrong),
         _section("Expected to fail", [r for r in report.results if r.verdict.status == "xfail"]),
-        _reasons([r for r in report.results if r.verdict.status in ("unsupported", "unavailable")]),
+        _reasons("Unsupported", [r for r in report.results if r.verdict.status in ("unsupported", "unavailable")]),
+        _reasons("Unjudged", [r for r in report.results if r.verdict.status == "unjudged"]),
         _kernels(report),
         _accuracy(report),
         _host(report),
@@ -41,12 +42,12 @@ def _section(title: str, results: Iterable[Result]) -> str:
     return "\n".join([f"## {title}\n", *lines]) if lines else ""
 
 
-def _reasons(results: Iterable[Result]) -> str:
+def _reasons(title: str, results: Iterable[Result]) -> str:
     groups: dict[str, list[str]] = defaultdict(list)
     for result in results:
         groups[_line(result.verdict.reason)].append(f"`{result.name}`")
     lines = [f"- {reason}: {', '.join(names)}" for reason, names in sorted(groups.items())]
-    return "\n".join(["## Unsupported\n", *lines]) if lines else ""
+    return "\n".join([f"## {title}\n", *lines]) if lines else ""
 
 
 def _kernels(report: Report) -> str:

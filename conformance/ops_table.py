@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from omniop.conformance.cases import LEVELS, OWN
+from omniop.conformance.choices import LEVELS, OWN
 from omniop.conformance.record import Report
 from omniop.conformance.table import DTYPES
 

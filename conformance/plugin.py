@@ -25,3 +25,15 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     # A project of this environment may have a --quick of its own, and pytest lets an option be added once.
     if config is None or any(str(word).startswith("--omniop-device") for word in config.invocation_params.args):
         group.addoption("--quick", action="store_true", help="only a sample of the conformance cases")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    device = config.getoption("--omniop-device")
+    if device is None or hasattr(config, "workerinput"):  # pytest-xdist's workers are asked once it is there
+        return
+    from omniop.conformance.probe import Unavailable, here
+
+    try:
+        here(device)
+    except Unavailable as error:
+        raise pytest.UsageError(f"{device} is unavailable: {error}") from None

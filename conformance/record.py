@@ -43,6 +43,13 @@ class Report:
         return Counter(result.verdict.status for result in self.results)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has all cases of the kinds that were asked for, but for the sample of our own."""
+        chosen = self.settings.get
+        part = chosen("filter") or chosen("sample") or chosen("shard", "1/1") != "1/1"
+        return not part and chosen("extent") != "quick"
+
+    @property
     def wrong(self) -> list[Result]:
         """The results that nobody expected."""
         return [result for result in self.results if result.verdict.status in WRONG]
@@ -79,7 +86,11 @@ class Report:
             rest = {name: record[name] for name in ("target", "device", "settings", "versions", "seconds", "when")}
             kernels = tuple(record.get("kernels", ()))
             return cls(results=results, stale=tuple(record["stale"]), kernels=kernels, **rest)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{path} is not a report of this suite: it is no text") from None
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is not a report of this suite: {error}") from None
 
 

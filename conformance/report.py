@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,13 +15,20 @@ from omniop.conformance.diff import diff
 from omniop.conformance.record import Report
 from omniop.conformance.table import ONNXS_OWN, Reached, by_kind, tuned_kernels, worst_ulps
 from omniop.conformance.verdict import STATUSES, Result
+from omniop.terminal import console
 
 _STYLES = {
-    **{"pass": "green", "fail": "red", "crash": "bold red", "timeout": "magenta", "unsupported": "yellow"},
+    **{
+        "pass": "green",
+        "fail": "red",
+        "crash": "bold red",
+        "timeout": "magenta",
+        "unsupported": "yellow",
+        "unjudged": "dim",
+    },
     **{"xfail": "cyan", "xpass": "bold magenta", "unavailable": "dim"},
 }
 _ALWAYS = ("pass", "fail", "unsupported")
-_REASON_WIDTH = 90
 
 
 def track(results: Iterable[Result], total: int, title: str, *, verbose: int = 0) -> list[Result]:
@@ -41,82 +47,92 @@ def track(results: Iterable[Result], total: int, title: str, *, verbose: int = 0
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         task = progress.add_task(title, total=total, counts="")
         for result in results:
             collected.append(result)
             counts[result.verdict.status] += 1
             progress.update(task, advance=1, counts=_counts(counts))
             if verbose and result.verdict.status != "pass":
-                progress.console.print(_line(result), highlight=False)
+                progress.console.print(_line(result), soft_wrap=True)
                 if verbose > 1:
-                    progress.console.print(escape(result.verdict.trace), highlight=False)
+                    progress.console.print(escape(result.verdict.trace), soft_wrap=True)
     return collected
 
 
 def summarise(report: Report, reasons: int = 20) -> None:
     """Print the counts by kind, what ran on the host, and the commonest reasons of what did not pass."""
-    console = Console()
+    out = console()
     results = report.results
-    console.print(_kinds_table(report))
+    if results and report.counts["unavailable"] == len(results):
+        out.print(
+            f"[red]{escape(report.target)} is unavailable:[/] {escape(results[0].verdict.reason)}", soft_wrap=True
+        )
+        return
+    out.print(_kinds_table(report))
     host = Counter(op for result in results for op in result.verdict.facts.host)
     if host:
-        console.print(f"on the host by nature: {', '.join(f'{op} ({n})' for op, n in host.most_common())}", style="dim")
+        out.print(f"on the host by nature: {', '.join(f'{op} ({n})' for op, n in host.most_common())}", style="dim")
     left = Counter(why for result in results for why in result.verdict.facts.fallbacks)
     if left:
-        console.print(f"[red]left the device:[/] {escape('; '.join(f'{why} ({n})' for why, n in left.most_common()))}")
+        out.print(f"[red]left the device:[/] {escape('; '.join(f'{why} ({n})' for why, n in left.most_common()))}")
     ulps = {f"{f} {d}": pair for f, row in worst_ulps(results).items() for d, pair in row.items()}
     if ulps:
         name, (ulp, limit) = max(ulps.items(), key=lambda item: item[1][0] / item[1][1])
-        console.print(f"functions: the nearest to its limit is {name}, {ulp:.2f} of {limit:g} ulp", style="dim")
+        out.print(f"functions: the nearest to its limit is {name}, {ulp:.2f} of {limit:g} ulp", style="dim")
     if kernels := tuned_kernels(report):
-        console.print(_kernels_table(kernels))
+        out.print(_kernels_table(kernels))
     for name in (name for name, reached in kernels.items() if not reached.cases):
-        console.print(f"[yellow]reached by no case:[/] {escape(name)}")
+        out.print(f"[yellow]reached by no case:[/] {escape(name)}")
     for line in report.stale:
-        console.print(f"[red]stale:[/] {escape(line)}")
-    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+        out.print(f"[red]stale:[/] {escape(line)}")
+    groups: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result in results:
         if result.verdict.status != "pass":
-            groups[result.verdict.status, _shape_of(result.verdict.reason)].append(result.name)
+            groups[result.verdict.status, _shape_of(result.verdict.reason)].append(result)
     if not groups or not reasons:
         return
-    table = Table(title="why not" if len(groups) <= reasons else f"why not: {reasons} of {len(groups)} reasons")
+    title = "why not" if len(groups) <= reasons else f"why not: {reasons} of {len(groups)} reasons"
+    table = Table(title=title, title_justify="left")
     table.add_column("cases", justify="right")
     table.add_column("status")
     table.add_column("reason", overflow="fold")
     table.add_column("for example", overflow="fold")
-    for (status, reason), names in sorted(groups.items(), key=lambda item: -len(item[1]))[:reasons]:
-        table.add_row(str(len(names)), _styled(status), escape(reason), escape(names[0]))
-    console.print(table)
+    for (status, shape), alike in sorted(groups.items(), key=lambda item: -len(item[1]))[:reasons]:
+        said = {_short(result.verdict.reason) for result in alike}
+        reason = said.pop() if len(said) == 1 else shape
+        table.add_row(str(len(alike)), _styled(status), escape(reason), escape(alike[0].name))
+    out.print(table)
 
 
 def print_results(results: Sequence[Result], title: str) -> None:
     """Print ``results`` one a line under ``title``."""
-    console = Console()
-    console.print(f"[bold]{escape(title)}")
+    out = console()
+    out.print(f"[bold]{escape(title)}")
     for result in results:
-        console.print(_line(result), highlight=False)
+        out.print(_line(result), soft_wrap=True)
 
 
 def print_diff(before: Report, after: Report) -> None:
     """Print what changed from one report to another, the losses first."""
-    console = Console()
+    out = console()
     found = diff(before, after)
     for kind, cases in found.items():
-        console.print(f"[bold]{kind}: {len(cases)}")
+        out.print(f"[bold]{kind}: {len(cases)}")
         for was, result in cases:
             arrow = f"{_styled(was)} -> " if was and kind != "gone" else ""
-            console.print(f"  {arrow}{_line(result)}", highlight=False)
+            out.print(f"  {arrow}{_line(result)}", soft_wrap=True)
     if not found:
-        console.print("no case changed its status")
+        out.print("no case changed its status")
 
 
 def _kinds_table(report: Report) -> Table:
     results = report.results
     seen = report.counts
     statuses = [status for status in STATUSES if status in _ALWAYS or seen[status]]
-    table = Table(title=f"ONNX {report.versions['onnx']} cases on {report.target}, {report.seconds:.0f} s")
+    table = Table(
+        title=f"{report.target}, {report.seconds:.0f} s, onnx {report.versions['onnx']}", title_justify="left"
+    )
     table.add_column("kind")
     for status in statuses:
         table.add_column(status, justify="right", style=_STYLES[status])
@@ -165,4 +181,4 @@ def _shape_of(reason: str) -> str:
     """A reason without its names and numbers, so that the same cause in many cases counts as one."""
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'..'", _short(reason))
     text = re.sub(r"\[[^\]]*\]", "[..]", text)
-    return re.sub(r"-?\b\d[\d.e+-]*\b", "#", text)[:_REASON_WIDTH]
+    return re.sub(r"-?\b\d[\d.e+-]*\b", "#", text)

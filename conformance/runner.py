@@ -1,6 +1,7 @@
 """Run conformance cases on a device: one verdict a case, one process a shard.
 
-A verdict is never better than what happened: "not implemented" is ``unsupported``, a process that dies is a ``crash``
+A verdict is never better than what happened: "not implemented" is ``unsupported``, one that no
+oracle answers ``unjudged``, a process that dies is a ``crash``
 and one that hangs a ``timeout``, each at the cost of that one case; right outputs of a tensor operator that left its
 device are a ``fail``.
 """
@@ -16,11 +17,12 @@ from dataclasses import replace
 import numpy as np
 
 from omniop.conformance.cases import Case, DeviceCase
+from omniop.conformance.choices import Fallback
 from omniop.conformance.compare import compare_outputs, error_of
 from omniop.conformance.distribution import judge_choices, judge_draws, judge_mask, judge_values
-from omniop.conformance.engines import Fallback, OmniopEngine, omniop_engine
+from omniop.conformance.engines import OmniopEngine, omniop_engine
 from omniop.conformance.expectations import DRAWS
-from omniop.conformance.oracles import Engine, Prepared
+from omniop.conformance.oracles import Engine, NoOracle, Prepared
 from omniop.conformance.verdict import Error, Facts, Result, Telling, Verdict
 from omniop.opset.errors import OmniopError, PlacementError, UnsupportedError
 
@@ -46,6 +48,8 @@ def _verdict(case: Case, engine: Engine) -> Verdict:
             prepared = engine(case.model)
             reason, error = _draw(case, prepared) if case.draw or case.name in DRAWS else _run(case, prepared)
             facts = prepared.facts() if isinstance(prepared, Telling) else Facts()
+    except NoOracle as absent:
+        return Verdict("unjudged", str(absent))
     except (UnsupportedError, PlacementError) as refusal:
         return Verdict("unsupported", str(refusal), trace=traceback.format_exc())
     except Exception as fault:

@@ -8,20 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from omniop.conformance.cases import KINDS, LEVELS, Case, load_cases, matching, sample_cases, shard_cases
-from omniop.conformance.engines import Fallback, omniop_engine
+from omniop.conformance.cases import Case, load_cases, matching, sample_cases, shard_cases
+from omniop.conformance.choices import KINDS, LEVELS, QUICK, USUAL, Extent, Fallback, Oracle
+from omniop.conformance.engines import omniop_engine
 from omniop.conformance.expectations import Expectations
 from omniop.conformance.oracles import ENGINES
 from omniop.conformance.probe import Known, Unavailable, here, probe
 from omniop.conformance.record import Report, installed_versions, now
 from omniop.conformance.runner import result_of, run_cases
 from omniop.conformance.verdict import Result, Verdict
-
-Extent = Literal["quick", "usual", "full"]
-QUICK, USUAL = 900, 2000
-"""Cases of a quick run, of all kinds; and of our own (kind ``own``) in one that is neither quick nor full."""
 
 Show = Callable[[Iterable[Result], int, str], list[Result]]
 """Collects results as they come, given how many there will be and the target's name."""
@@ -48,7 +45,7 @@ class Settings:
     shard: tuple[int, int] = (1, 1)
     fallback: Fallback = "error"
     fold: bool = False
-    oracle: str | None = None
+    oracle: Oracle | None = None
     jobs: int = 2
     timeout: float = 120.0
     expect: tuple[Path, ...] = ()

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from omniop.conformance.cases import KINDS, ONNX
+from omniop.conformance.choices import KINDS, ONNX
 from omniop.conformance.record import Report
 from omniop.conformance.tolerance import ulp_limit
 from omniop.conformance.verdict import Result
@@ -71,10 +71,10 @@ class Reached(NamedTuple):
 
 
 def tuned_kernels(report: Report) -> Mapping[str, Reached]:
-    """By name: those in the device's table, reached or not, and the prims that it took whole; nothing where no case
-    was about tuned kernels."""
+    """By name: the prims that the device took whole and the kernels of its table, reached or not; of a part of the
+    cases, which may not mean to reach them all, those that it reached; nothing where no case was about them."""
     about = [result for result in report.results if result.kind == "tuned"]
-    found = {name: Reached() for name in report.kernels} if about else {}
+    found = {name: Reached() for name in report.kernels} if about and report.is_whole else {}
     for result in about:
         ulp = result.verdict.error.ulp if result.verdict.error else 0.0
         wrong = result.verdict.status != "pass"

@@ -1,7 +1,7 @@
 """Level L3: trained networks whole, as their packages bring them, on inputs that are drawn once and for all.
 
 Nothing is downloaded: a network is judged where its package is installed, which is not imported, and told as
-unsupported where it is not. ONNX Runtime says what it has to give, or onnx.reference where that is not installed.
+unjudged where it is not. ONNX Runtime says what it has to give, or onnx.reference where that is not installed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import onnx
 
 from omniop.conformance.cases import Case, DataSet
 from omniop.conformance.harvest.inputs import draw
-from omniop.conformance.oracles import onnxruntime_engine, reference_engine
+from omniop.conformance.oracles import NoOracle, onnxruntime_engine, reference_engine
 from omniop.conformance.samples.drawing import Values, uniform
 from omniop.conformance.tolerance import Relative, Tolerance
 from omniop.opset.errors import UnsupportedError
@@ -99,11 +99,11 @@ class TrainedCase(Case):
 
     @functools.cached_property
     def model(self) -> onnx.ModelProto:
-        """UnsupportedError where its package is not installed."""
+        """NoOracle where its package is not installed."""
         one = TRAINED[self.name]
         path = one.path()
         if path is None:
-            raise UnsupportedError(f"{one.package} is not installed: pip install {one.install}")
+            raise NoOracle(f"{one.package} is not installed: pip install {one.install}")
         return onnx.load(path)
 
     @functools.cached_property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-Status = Literal["pass", "fail", "crash", "timeout", "unsupported", "xfail", "xpass", "unavailable"]
-STATUSES: tuple[Status, ...] = ("pass", "fail", "crash", "timeout", "unsupported", "xfail", "xpass", "unavailable")
-"""``unsupported``: the device or omniop declined, and says why. ``xfail``: it failed as the expectations say;
-``xpass``: it passed against them. ``unavailable``: the device is not there."""
+Status = Literal["pass", "fail", "crash", "timeout", "unsupported", "unjudged", "xfail", "xpass", "unavailable"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""``unsupported``: the device or omniop declined, and says why. ``unjudged``: nothing on this machine says what is
+right, which is no fault of the device: an oracle or a network is not installed, or none knows the operator. ``xfail``:
+it failed as the expectations say; ``xpass``: it passed against them. ``unavailable``: the device is not there."""
 
 WRONG: frozenset[Status] = frozenset(("fail", "crash", "timeout", "xpass"))
 """Nobody expected these: a run that has one fails."""

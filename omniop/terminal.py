@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 INTERRUPTED = 130
@@ -53,6 +55,14 @@ class _Trimmed:
 
     def isatty(self) -> bool:
         return False
+
+
+def check_file(path: Path) -> None:
+    """Say before a long run what would fail after it. Raises UsageError."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, not a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: {path.parent} is not a folder that can be written to")
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 
 from omniop.conformance.archive import serialize, subject_of
-from omniop.conformance.cases import HARVESTED, Asked, Case, DataSet, DeviceCase
+from omniop.conformance.cases import Asked, Case, DataSet, DeviceCase
+from omniop.conformance.choices import HARVESTED
 from omniop.conformance.harvest.inputs import Sizes, read
 from omniop.conformance.harvest.nodes import graphs_of
 from omniop.conformance.harvest.walk import Harvested, harvest
+from omniop.conformance.oracles import NoOracle
 from omniop.conformance.oracles.single import expect
 from omniop.conformance.tolerance import Relative, Tolerance, Ulps, tolerance_of
-from omniop.opset.errors import UnsupportedError
 
 
 class HarvestedCase(Case):
@@ -49,7 +50,7 @@ class LostCase(DeviceCase):
     why: str = ""
 
     def ask(self, device: str) -> Asked:
-        raise UnsupportedError(f"not judged: {self.why}")
+        raise NoOracle(self.why)
 
 
 def harvested_cases(path: Path, sizes: Sizes, files: Mapping[str, Path], folder: Path) -> list[Case]:

@@ -15,12 +15,17 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from omniop.conformance.choices import Oracle
 from omniop.opset.errors import UnsupportedError
 
 Feeds = Mapping[str, Any]
 Outputs = Mapping[str, Any]
 Prepared = Callable[[Feeds], Outputs]
 Engine = Callable[[onnx.ModelProto], Prepared]
+
+
+class NoOracle(UnsupportedError):
+    """Nothing on this machine says what a model has to give."""
 
 
 def reference_engine(model: onnx.ModelProto, wide: bool = False) -> Prepared:
@@ -64,9 +69,7 @@ def onnxruntime_engine(model: onnx.ModelProto) -> Prepared:
         import onnxruntime as ort
         from onnxruntime.capi import onnxruntime_pybind11_state as state
     except ImportError as error:
-        raise UnsupportedError(
-            f"only ONNX Runtime says what it has to give: pip install onnxruntime ({error})"
-        ) from None
+        raise NoOracle(f"only ONNX Runtime says what it has to give: pip install onnxruntime ({error})") from None
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -134,5 +137,5 @@ def _from_ort(value: Any) -> Any:
     return numpy_helper.to_array(onnx.TensorProto(data_type=elem_type, dims=shape, raw_data=data))
 
 
-ENGINES: dict[str, Engine] = {"reference": reference_engine, "onnxruntime": onnxruntime_engine}
+ENGINES: Mapping[Oracle, Engine] = {"reference": reference_engine, "onnxruntime": onnxruntime_engine}
 """The oracles by name, as ``--oracle`` takes them."""

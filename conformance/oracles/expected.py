@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from omniop.conformance.oracles import onnxruntime_engine, reference_engine
+from omniop.conformance.oracles import NoOracle, onnxruntime_engine, reference_engine
 from omniop.conformance.oracles.numeric import FLAT, NUMERIC, activate
 from omniop.conformance.samples import models
 from omniop.conformance.samples.catalogue import schema_of
@@ -36,10 +36,13 @@ _OF_NUMBERS = ("LinearRegressor", "LinearClassifier", "SVMRegressor", "SVMClassi
 
 
 def expect(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -> Expected:
-    """The outputs by name, in their dtypes. Raises what the oracle raises; UnsupportedError where there is none."""
+    """The outputs by name, in their dtypes. Raises what the oracle raises; NoOracle where it does not know them."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        return _oracle(sample)(sample, model, feeds)
+        try:
+            return _oracle(sample)(sample, model, feeds)
+        except UnsupportedError as error:
+            raise NoOracle(str(error)) from error
 
 
 def _oracle(sample: Sample) -> Oracle:
@@ -84,6 +87,8 @@ def runtime_or_reference(sample: Sample, model: onnx.ModelProto, feeds: Feeds) -
     """Where ONNX Runtime has no kernel, onnx.reference may."""
     try:
         return runtime(sample, model, feeds)
+    except NoOracle:  # without ONNX Runtime nobody knows which ones that are
+        raise
     except UnsupportedError:
         return reference(sample, model, feeds)
 

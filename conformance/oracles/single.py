@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, helper, numpy_helper
 
-from omniop.conformance.oracles import expected, onnxruntime_engine, reference_engine
+from omniop.conformance.oracles import NoOracle, expected, onnxruntime_engine, reference_engine
 from omniop.conformance.samples import models
 from omniop.conformance.samples.op import Sample
 from omniop.opset import contrib
@@ -22,7 +22,7 @@ Feeds = Mapping[str, Any]
 
 
 def expect(model: onnx.ModelProto, feeds: Feeds) -> Outputs:
-    """The outputs by name. UnsupportedError, with what each oracle said, where none runs it."""
+    """The outputs by name. NoOracle, with what each oracle said, where none runs it."""
     reasons = []
     for oracle in _CONTROL if _has_bodies(model.graph.node[0]) else _OPERATORS:
         try:
@@ -31,7 +31,7 @@ def expect(model: onnx.ModelProto, feeds: Feeds) -> Outputs:
                 return oracle(model, feeds)
         except Exception as error:  # each has its own
             reasons.append((str(error).strip() or type(error).__name__).splitlines()[0][:120])
-    raise UnsupportedError(f"no oracle says what it has to give: {'; '.join(dict.fromkeys(reasons))}")
+    raise NoOracle(f"no oracle says what it has to give: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def _by_reference(model: onnx.ModelProto, feeds: Feeds) -> Outputs:

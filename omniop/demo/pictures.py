@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from omniop.demo import quads
 from omniop.demo.ocr import Line
 from omniop.opset.errors import FeedError
+from omniop.terminal import check_file
 
 SHIPPED = Path(__file__).with_name("table.jpg")
 """A café table; examples/make_picture.py makes it."""
@@ -39,13 +40,10 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def check_output(path: Path) -> None:
-    """Say before a long run what would fail after it. Raises FeedError."""
+    """Say before a long run what would fail after it. Raises FeedError and UsageError."""
     if path.suffix.lower() not in Image.registered_extensions():
         raise FeedError(f"{path}: the name has to end in .png or .jpg")
-    if path.is_dir():
-        raise FeedError(f"{path} is a folder, not a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise FeedError(f"{path}: {path.parent} is not a folder that can be written to")
+    check_file(path)
 
 
 def write(image: Image.Image, path: Path) -> None:

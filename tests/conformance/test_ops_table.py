@@ -11,7 +11,8 @@ from typing import Any
 import onnx
 import pytest
 
-from omniop.conformance.cases import LEVELS, load_cases, sample_cases
+from omniop.conformance.cases import load_cases, sample_cases
+from omniop.conformance.choices import LEVELS
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.ops_table import dump, main, page, take
 from omniop.conformance.record import Report

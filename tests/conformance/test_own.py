@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
-from omniop.conformance.cases import LEVELS, Case, load_cases, sample_cases
+from omniop.conformance.cases import Case, load_cases, sample_cases
+from omniop.conformance.choices import LEVELS, QUICK, USUAL
 from omniop.conformance.distribution import judge_choices, judge_mask, judge_values
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.oracles import onnxruntime_engine
@@ -21,7 +23,7 @@ from omniop.conformance.samples import models
 from omniop.conformance.samples.catalogue import catalogue, ops
 from omniop.conformance.samples.drawing import normal, special, wide
 from omniop.conformance.samples.op import Op
-from omniop.conformance.suite import QUICK, USUAL, Settings, select
+from omniop.conformance.suite import Settings, select
 from omniop.conformance.tolerance import Relative, Ulps, tolerance_of
 
 OWN = load_cases(kinds=["own"])
@@ -160,6 +162,15 @@ def test_our_own_oracles_have_a_second_opinion(name: str) -> None:
 
 def near(tolerance: Any, actual: list[float], expected: list[float], dtype: Any = np.float32) -> list[bool]:
     return tolerance.near(np.array(actual, dtype), np.array(expected, dtype))[0].tolist()  # type: ignore[no-any-return]
+
+
+def test_without_onnx_runtime_its_cases_are_unjudged_and_no_device_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    engine = omniop_engine("reference")
+    verdicts = [judge(case, engine) for case in sample_cases(load_cases("^own_ml_", ["own"]), 120)]
+    assert {v.status for v in verdicts} == {"pass", "unjudged"}, [v.reason for v in verdicts]
+    told = "only ONNX Runtime says what it has to give: pip install onnxruntime"
+    assert any(v.reason.startswith(told) for v in verdicts)
 
 
 def test_units_in_the_last_place() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import omniop
-from omniop.conformance.suite import QUICK
+from omniop.conformance.choices import QUICK
 
 _ROOT = Path(omniop.__file__).parents[1]
 
@@ -45,10 +45,12 @@ def test_quick_is_a_sample(tmp_path: Path) -> None:
     assert f"{QUICK + 1} tests collected" in done.stdout, done.stdout[-2000:] + done.stderr
 
 
-def test_a_missing_device_ends_the_run(tmp_path: Path) -> None:
-    done = run(tmp_path, "--omniop-device", "abacus", "-k", "test_abs")
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]])
+def test_a_missing_device_ends_the_run(workers: list[str], tmp_path: Path) -> None:
+    done = run(tmp_path, "--omniop-device", "abacus", "-k", "test_abs", *workers)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "abacus is unavailable: there is no device 'abacus'" in done.stdout
+    assert "abacus is unavailable: there is no device 'abacus'" in done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
 
 
 def test_without_a_device_nothing_runs(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from omniop.conformance.cases import LEVELS, load_cases, sample_cases
+from omniop.conformance.cases import load_cases, sample_cases
+from omniop.conformance.choices import LEVELS
 from omniop.conformance.engines import omniop_engine
 from omniop.conformance.oracles import reference_engine
 from omniop.conformance.oracles.arithmetic import cast, edges, exact, operations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import importlib.util
 import json
 import re
 from collections import Counter
@@ -44,6 +45,7 @@ REPORT = Report(
         result("test_sum", "crash", "ReduceSum", reason="killed by SIGSEGV\x00"),
         result("test_wait", "timeout", "Loop"),
         result("test_sort", "unsupported", "TopK", reason="no TopK"),
+        result("test_odd", "unjudged", "Odd", reason="pip install oracle"),
         result("test_noise", "xfail", "DFT", reason="noise"),
         result("test_late", "xpass", "DFT", reason="passed"),
         result("test_net", "pass", "", host=("If",)),
@@ -66,7 +68,7 @@ def test_a_report_survives_its_file(tmp_path: Path) -> None:
     assert Report.read(file) == REPORT
     record = json.loads(file.read_text())
     assert record["counts"] == {"pass": 2, "fail": 2} | dict.fromkeys(
-        ("crash", "timeout", "unsupported", "xfail", "xpass"), 1
+        ("crash", "timeout", "unsupported", "unjudged", "xfail", "xpass"), 1
     )
     assert len(file.read_text().splitlines()) < 40 + len(REPORT.results)
 
@@ -227,7 +229,7 @@ def test_junit_counts_what_ci_counts() -> None:
     root = ElementTree.fromstring(FORMS["junit"](REPORT))
     node, simple = root.findall("testsuite")
     assert {k: node.get(k) for k in ("tests", "failures", "errors", "skipped")} == {
-        **{"tests": "8", "failures": "3", "errors": "2", "skipped": "2"},
+        **{"tests": "9", "failures": "3", "errors": "2", "skipped": "3"},
     }
     assert simple.get("tests") == "1"
     (failed,) = (case for case in node.findall("testcase") if case.get("name") == "test_abs_half")
@@ -238,9 +240,10 @@ def test_junit_counts_what_ci_counts() -> None:
 
 def test_markdown_names_what_went_wrong() -> None:
     text = FORMS["markdown"](REPORT)
-    assert "# ONNX 1.23.2 cases on mychip:0" in text
+    assert text.startswith("# Conformance of mychip:0\n")
     assert "- `test_abs_half` (fail): 1 of 3 values &lt;/script> \\| differ" in text
-    assert "- no TopK: `test_sort`" in text
+    assert "## Unsupported\n\n- no TopK: `test_sort`" in text
+    assert "## Unjudged\n\n- pip install oracle: `test_odd`" in text
     assert "- by nature, with the cases that have it: If 1" in text
     assert "- fallback: Add ran on cpu, not on mychip:0 (1)" in text
     assert "12" not in text.replace("1.23.2", "")  # no durations: equal runs, equal pages
@@ -248,7 +251,7 @@ def test_markdown_names_what_went_wrong() -> None:
 
 def test_cells_are_by_operator_and_dtype() -> None:
     cells = operator_cells(REPORT.results)
-    assert list(cells) == ["Abs", "Add", "DFT", "Loop", "ReduceSum", "TopK"]
+    assert list(cells) == ["Abs", "Add", "DFT", "Loop", "Odd", "ReduceSum", "TopK"]
     assert cells["Abs"] == {"float32": Counter(["pass"]), "float16": Counter(["fail"])}
     assert columns(cells) == ["float32", "float16", "int8"]
 
@@ -259,7 +262,7 @@ def test_cells_are_by_operator_and_dtype() -> None:
 def test_the_summary_tells_it_all(capsys: pytest.CaptureFixture[str]) -> None:
     terminal.summarise(REPORT)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "ONNX 1.23.2 cases on mychip" in printed
+    assert printed.startswith("mychip, 12 s, onnx 1.23.2")
     assert "on the host by nature: If (1)" in printed
     assert "left the device: Add ran on cpu" in printed
     assert "stale: mine.toml" in printed
@@ -268,8 +271,24 @@ def test_the_summary_tells_it_all(capsys: pytest.CaptureFixture[str]) -> None:
 def test_like_reasons_are_one(capsys: pytest.CaptureFixture[str]) -> None:
     reasons = [f"output 'y{i}': shape [{i}], expected [2]" for i in range(3)]
     found = tuple(result(f"test_{i}", "fail", reason=text) for i, text in enumerate(reasons))
-    terminal.summarise(Report("abacus", found, versions={"onnx": "1"}))
-    assert "3 │ fail │ output '..': shape [..]" in " ".join(capsys.readouterr().out.split())
+    alone = result("test_3", "fail", reason="output 'z': no 7 of them")
+    terminal.summarise(Report("abacus", (*found, alone), versions={"onnx": "1"}))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "3 │ fail │ output '..': shape [..]" in printed
+    assert "1 │ fail │ output 'z': no 7 of them" in printed
+
+
+def test_a_part_of_the_cases_says_nothing_of_kernels_that_it_does_not_reach(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = Facts(tuned=("kernel panels",))
+    results = (Result("tuned_matmul", "tuned", "tuned::MatMul", ("float32",), Verdict("pass", facts=facts)),)
+    whole = replace(REPORT, results=results, kernels=("kernel dusty", "kernel panels"))
+    terminal.summarise(whole)
+    assert "reached by no case: kernel dusty" in capsys.readouterr().out
+    for part in ({"extent": "quick"}, {"filter": "matmul"}, {"sample": 7}, {"shard": "1/2"}):
+        terminal.summarise(replace(whole, settings=part))
+        printed = capsys.readouterr().out
+        assert "kernel panels" in printed
+        assert "dusty" not in printed
 
 
 def invoke(*arguments: str, oracle: str = "reference") -> Any:
@@ -320,7 +339,45 @@ def test_a_failure_fails_the_run(tmp_path: Path) -> None:
 def test_a_device_that_is_not_there_fails_the_run() -> None:
     done = CliRunner().invoke(app, ["--device", "abacus", "--filter", "^test_abs$", "-n", "0"])
     assert done.exit_code == 1
-    assert "there is no device" in " ".join(done.output.split())
+    assert done.stdout.startswith("abacus is unavailable: there is no device 'abacus'; available: ")
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_what_cannot_be_written_is_told_before_the_run(tmp_path: Path) -> None:
+    for form in ("json", *FORMS):
+        for path, why in ((tmp_path / "none" / "it", "none is not a folder"), (tmp_path, "is a folder, not a file")):
+            done = invoke("--filter", CASES, f"--{form}", str(path))
+            assert (done.exit_code, done.stdout) == (1, "")
+            (line,) = done.stderr.splitlines()
+            assert line.startswith("error: ")
+            assert why in line
+
+
+def test_lines_of_cases_are_whole(tmp_path: Path) -> None:
+    """Who reads them with grep finds them."""
+    name, reason = "test_" + 40 * "long_", "differs " * 30
+    files = [tmp_path / f"{status}.json" for status in ("pass", "fail")]
+    for file in files:
+        Report("a", (result(name, file.stem, reason=reason),)).write(file)
+    done = CliRunner().invoke(app, ["diff", *map(str, files)])
+    assert any(name in line and reason.strip() in line for line in done.output.splitlines())
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("omniop.conformance.suite.run_suite", interrupted)
+    done = invoke("--filter", CASES)
+    assert (done.exit_code, done.stderr) == (130, "\ninterrupted\n")
+
+
+def test_an_oracle_that_is_not_installed_is_a_wrong_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    done = invoke("--filter", CASES, oracle="onnxruntime")
+    assert done.exit_code == 2
+    assert "pip install onnxruntime" in done.output
 
 
 def test_the_command_lists_a_sample_and_a_shard() -> None:
@@ -338,9 +395,12 @@ def test_the_command_lists_a_sample_and_a_shard() -> None:
         (("--kind", "nodes"), "unknown kind nodes"),
         (("--shard", "2"), "'2' is not I/N"),
         (("--shard", "3/2"), "the number is 1 to 2"),
-        (("--oracle", "delphi"), "is none of reference, onnxruntime"),
+        (("--oracle", "delphi"), "not one of 'reference', 'onnxruntime'"),
         (("--expect", "/nonexistent.toml"), "is no list of"),
-        (("--filter", "^test_abs$", "--baseline", "/nonexistent.json"), "is not a report"),
+        (
+            ("--filter", "^test_abs$", "--baseline", "/nonexistent.json"),
+            "/nonexistent.json cannot be read: No such file",
+        ),
     ],
 )
 def test_the_command_names_a_wrong_option(arguments: tuple[str, ...], message: str) -> None:

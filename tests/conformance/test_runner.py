@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from omniop.conformance.cases import KINDS, ONNX, DeviceCase, load_cases
+from omniop.conformance.cases import DeviceCase, load_cases
+from omniop.conformance.choices import KINDS, ONNX
 from omniop.conformance.oracles import Prepared, reference_engine
 from omniop.conformance.pool import Pool
 from omniop.conformance.runner import judge, run_cases

@@ -23,7 +23,7 @@ def test_a_package_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(trained.TRAINED, "trained_abacus", Trained("abacus", "a.onnx", "abacus==1.0"))  # type: ignore[misc]
     (case,) = load_cases("^trained_abacus$", kinds=["trained"])
     found = judge(case, omniop_engine("reference"))
-    assert (found.status, found.reason) == ("unsupported", "abacus is not installed: pip install abacus==1.0")
+    assert (found.status, found.reason) == ("unjudged", "abacus is not installed: pip install abacus==1.0")
 
 
 def test_two_oracles_agree() -> None:
