@@ -1,30 +1,31 @@
 """Depthwise convolution of bytes as LLVM IR: each channel with a window of its own.
 
-A channel's lines are copied to scratch memory with their padding. There the elements that one row of a window meets lie
-side by side, so that a shuffle of one load makes words of them, a word for each column of the result, and
-`llvm_dot` multiplies them by a word of weights: for a row of three or four weights one product. Code is made for the
-window, its stride and its dilation.
+A channel's lines are read under masks, which leave the zero point where the padding is, or copied with their padding to
+scratch memory. The elements that one row of a window meets lie side by side, so that a shuffle of one load makes words
+of them, a word for each column of the result, and `llvm_dot` multiplies them by a word of weights: for a row of three
+or four weights one product. Code is made for the window, its stride and its dilation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_vector
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, define_entry
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import address, argument, define, each, lanes_below, least, plus, when, word
+from omniop.backends.codegen.llvm_flow import address, argument, define, each, least, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
-from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES, Lines, lanes_inside
-from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, load_word, read_zero_point
-from omniop.opset.dtype import BOOL, INT32, INT64, UINT8
+from omniop.backends.codegen.llvm_narrow_lines import Lines, bits_inside, lanes_of
+from omniop.backends.codegen.llvm_narrow_tiles import WORD, load_word, read_zero_point
+from omniop.opset.dtype import INT32, UINT8
 
 LINES = 4
 """Of the result, that are summed at a time."""
 SPAN = 64
 """Bytes of a line from which a vector of words is made."""
+_CHANNEL_POINTERS = ("context", "from", "weights", "to")
+_CHANNEL_NUMBERS = ("above", "height", "zero")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Window:
         """Of a row of weights."""
         return -(-self.kernel[1] // WORD)
 
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Of a channel's weights: the first that each word holds, and how many."""
+        rows, columns = self.kernel
+        return [(row * columns + k, min(WORD, columns - k)) for row in range(rows) for k in range(0, columns, WORD)]
+
     def fits(self, lanes: int) -> bool:
         """Whether one load holds all that a row meets."""
         return (lanes - 1) * self.strides[1] + (self.kernel[1] - 1) * self.dilations[1] < SPAN
@@ -53,7 +60,6 @@ class Field(IntEnum):
     X_CHANNEL = auto()
     X_LINE = auto()
     WEIGHT_CHANNEL = auto()
-    WEIGHT_TAP = auto()
     CHANNELS = auto()
     MULTIPLIER = auto()
     """Result's channels for each of the image's."""
@@ -81,7 +87,6 @@ class Field(IntEnum):
     BUFFER_COUNT = auto()
     SCRATCH_SIZES = auto()
     SCRATCH_PLACES = auto()
-    SCRATCH_WEIGHTS = auto()
     SCRATCH_LINES = auto()
     SCRATCH_BLOCK = auto()
 
@@ -93,54 +98,113 @@ def entry(window: Window) -> str:
 
 def print_narrow_depthwise(module: Module, window: Window) -> None:
     """Adds the function `entry`, of weights and an image, and what it calls. The result is the epilogue's to write."""
-    for count in range(1, LINES + 1):
-        _print_lines(module, f"lines_{count}", window, count)
-    function_table(module, "lines", [f"lines_{count}" for count in range(1, LINES + 1)])
+    _Channel(module, window).define()
     _Driver(module, window).define()
 
 
-def _print_lines(module: Module, name: str, window: Window, count: int) -> None:
-    """``name(from, weights, to, line, width, start)``: some lines of the result, from the first one's padded lines and
-    the words of a channel's weights."""
-    code = Code(module)
-    lanes = module.target.vector_bits // 32
-    (rows, columns), (step_y, step_x), (down, across) = window.kernel, window.strides, window.dilations
-    line, width, start = map(argument, ("line", "width", "start"))
-    first = code.splat(code.convert("trunc", start, INT32), lanes)
-    weights = []
-    for k in range(rows * window.words):
-        weights.append(code.splat(llvm_vector.load(code, code.element("%weights", INT32, index(k)), INT32), lanes))
-    last = code.intrinsic("smax", plus(code, width, -lanes), index(0))
+def _pads(code: Code) -> bool:
+    """Whether a channel's lines are copied with their padding, and not read under masks."""
+    return not llvm_vector.has_masked(code, UINT8)
 
-    def vector(inside: Code, place: Value) -> None:
-        x = least(inside, place, last)  # the last vector shares lanes with the one before it
-        origin = inside.element("%from", UINT8, inside.mul(x, index(step_x)))
+
+class _Channel:
+    """``channel(context, from, weights, to, above, height, zero)``: so many lines of the result in a channel;
+    ``above``: the image's line that the first one's window begins at; ``from``: the image's channel, or its lines from
+    there on with their padding."""
+
+    def __init__(self, module: Module, window: Window) -> None:
+        self.module = module
+        self.window = window
+        self.code = Code(module)
+        self.lanes = module.target.vector_bits // 32
+        self.field = {f: word(self.code, "%context", f) for f in Field}
+        self.above, self.height, zero = map(argument, _CHANNEL_NUMBERS)
+        self.fill = self.code.convert("trunc", zero, UINT8)
+        self.signs = const(128 if window.kind.flipped else 0, UINT8)
+
+    def define(self) -> None:
+        code, width, kind = self.code, self.field[Field.OUT_WIDTH], self.window.kind
+        self.weights = [code.splat(self._weight(*part), self.lanes) for part in self.window.parts]
+        padding = code.splat(code.op("xor", self.fill, self.signs), WORD * self.lanes)
+        zeros = Value(code.let(f"bitcast {padding} to <{self.lanes} x i32>"), INT32, self.lanes)
+        total = const(0, INT32, self.lanes)
+        for weight in self.weights:
+            total = kind.add(code, total, weight, zeros)
+        self.start = code.op("sub", const(0, INT32), total)
+        last = code.intrinsic("smax", plus(code, width, -self.lanes), index(0))
+        # the last vector shares lanes with the one before it, and so do the last lines
+        each(code, index(0), width, self.lanes, lambda inside, x: self._column(inside, least(inside, x, last)))
+        define(self.module, "channel", _CHANNEL_POINTERS, _CHANNEL_NUMBERS, code)
+
+    def _weight(self, first: int, some: int) -> Value:
+        """Some of the channel's weights as a word, filled with zeros, by loads that stay inside of them."""
+        code = self.code
+        if self.window.kernel[0] * self.window.kernel[1] < WORD:
+            held = const(0, INT32)
+            for b in range(some):
+                value = llvm_vector.load(code, code.element("%weights", UINT8, index(first + b)), UINT8)
+                held = code.op("or", held, code.op("shl", code.convert("zext", value, INT32), const(8 * b, INT32)))
+            return held
+        start = max(0, first + some - WORD)
+        value = code.op("lshr", load_word(code, "%weights", index(start)), const(8 * (first - start), INT32))
+        return code.op("and", value, const((1 << 8 * some) - 1, INT32)) if some < WORD else value
+
+    def _column(self, code: Code, x: Value) -> None:
+        """All lines of a vector of columns."""
+        left = code.op("sub", code.mul(x, index(self.window.strides[1])), self.field[Field.PAD_X])
+        known = index(-1) if _pads(code) else bits_inside(code, left, self.field[Field.WIDTH], SPAN)
+        last = plus(code, self.height, -LINES)
+
+        def run(count: int) -> None:
+            def some(inside: Code, line: Value) -> None:
+                first = least(inside, line, last) if count > 1 else line
+                self._lines(inside, x, left, known, first, count)
+
+            each(code, index(0), self.height, count, some)
+
+        when(code, code.compare("sge", last, index(0)), lambda: run(LINES), lambda: run(1))
+
+    def _lines(self, code: Code, x: Value, left: Value, known: Value, first: Value, count: int) -> None:
+        window, width = self.window, self.field[Field.OUT_WIDTH]
+        (rows, _), (step, _), (down, _) = window.kernel, window.strides, window.dilations
+        top = code.mul(first, index(step))
         made: dict[int, list[Value]] = {}
-
-        def words(number: int) -> list[Value]:
-            """Those of a padded line."""
-            if number not in made:
-                pointer = inside.element(origin, UINT8, inside.mul(line, index(number)))
-                span = llvm_vector.load(inside, pointer, UINT8, SPAN)
-                made[number] = []
-                for k in range(window.words):
-                    taps = [min(WORD * k + b, columns - 1) * across for b in range(WORD)]
-                    bytes_of = inside.shuffle(span, [i * step_x + tap for i in range(lanes) for tap in taps])
-                    text = inside.let(f"bitcast {bytes_of} to <{lanes} x i32>")
-                    made[number].append(Value(text, INT32, lanes))
-            return made[number]
-
         for r in range(count):
-            total = first
+            total = self.start
             for i in range(rows):
-                for k, value in enumerate(words(r * step_y + i * down)):
-                    total = window.kind.add(inside, total, weights[i * window.words + k], value)
+                number = r * step + i * down
+                if number not in made:
+                    made[number] = self._words(code, self._span(code, plus(code, top, number), left, known))
+                for k, value in enumerate(made[number]):
+                    total = window.kind.add(code, total, self.weights[i * window.words + k], value)
             # in order: a narrow line spills into the next one
-            target = inside.element("%to", INT32, inside.add(inside.mul(width, index(r)), x))
-            llvm_vector.store(inside, target, total)
+            place = code.add(code.mul(width, plus(code, first, r)), x)
+            llvm_vector.store(code, code.element("%to", INT32, place), total)
 
-    each(code, index(0), width, lanes, vector)
-    define(module, name, ("from", "weights", "to"), ("line", "width", "start"), code)
+    def _span(self, code: Code, line: Value, left: Value, known: Value) -> Value:
+        """The elements of a line, counted from `above`, that a vector's windows reach over."""
+        f = self.field
+        if _pads(code):
+            at = code.add(code.mul(line, f[Field.LINE]), code.add(left, f[Field.PAD_X]))
+            span = llvm_vector.load(code, code.element("%from", UINT8, at), UINT8, SPAN)
+        else:
+            y = code.add(self.above, line)
+            exists = code.compare("ult", y, f[Field.HEIGHT])
+            at = code.add(code.mul(code.select(exists, y, index(0)), f[Field.X_LINE]), left)
+            mask = lanes_of(code, code.select(exists, known, index(0)), SPAN)
+            span = llvm_vector.masked_load(code, code.element("%from", UINT8, at), mask, self.fill)
+        return code.op("xor", span, self.signs) if self.window.kind.flipped else span
+
+    def _words(self, code: Code, span: Value) -> list[Value]:
+        """What the words of a row of weights meet, for each column."""
+        (_, columns), (_, step), (_, across) = self.window.kernel, self.window.strides, self.window.dilations
+        made = []
+        for k in range(self.window.words):
+            taps = [min(WORD * k + b, columns - 1) * across for b in range(WORD)]
+            bytes_of = code.shuffle(span, [i * step + tap for i in range(self.lanes) for tap in taps])
+            text = code.let(f"bitcast {bytes_of} to <{self.lanes} x i32>")
+            made.append(Value(text, INT32, self.lanes))
+        return made
 
 
 class _Driver:
@@ -152,8 +216,8 @@ class _Driver:
 
     def define(self) -> None:
         code, f = self.code, self.field
-        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PLACES, Field.SCRATCH_WEIGHTS, Field.SCRATCH_LINES)
-        sizes, self.places, self.weights, self.lines = (code.element("%scratch", UINT8, f[p]) for p in parts)
+        parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PLACES, Field.SCRATCH_LINES)
+        sizes, self.places, self.lines = (code.element("%scratch", UINT8, f[p]) for p in parts)
         self.block = code.element("%scratch", UINT8, f[Field.SCRATCH_BLOCK])
         self.epilogue = Epilogue(
             kernel=f[Field.EPILOGUE],
@@ -179,14 +243,16 @@ class _Driver:
         plane = code.mul(f[Field.LINE_BLOCK], f[Field.OUT_WIDTH])
         source = code.element("%b", UINT8, code.mul(image, f[Field.X_IMAGE]))
         above = code.op("sub", code.mul(y, index(step)), f[Field.PAD_Y])
-        padded = code.add(code.mul(plus(code, height, -1), index(step)), f[Field.REACH])
 
         def channel(inside: Code, c: Value) -> None:
             own = inside.op("udiv", c, f[Field.MULTIPLIER])
-            self._pad(inside, inside.element(source, UINT8, inside.mul(own, f[Field.X_CHANNEL])), above, padded)
-            start = self._weights(inside, inside.element("%a", UINT8, inside.mul(c, f[Field.WEIGHT_CHANNEL])))
+            lines = inside.element(source, UINT8, inside.mul(own, f[Field.X_CHANNEL]))
+            if _pads(code):
+                lines = self._padded(inside, lines, above, height)
+            weights = inside.element("%a", UINT8, inside.mul(c, f[Field.WEIGHT_CHANNEL]))
             target = inside.element(self.block, INT32, inside.mul(inside.op("sub", c, first), plane))
-            self._sum(inside, target, start, height)
+            pointers = ", ".join(f"ptr {p}" for p in ("%context", lines, weights, target))
+            inside.do(f"call void @channel({pointers}, {above}, {height}, {self.zero})")
 
         each(code, first, end, 1, channel)
         by_lines = code.compare("ne", f[Field.BY_LINES], index(0))
@@ -203,93 +269,16 @@ class _Driver:
         code.do(f"store {image}, ptr {self.places}, align 8")
         self.epilogue.run(code, values, self.places, index(1))
 
-    def _sum(self, code: Code, target: str, start: Value, height: Value) -> None:
-        f = self.field
-        apart = code.mul(f[Field.LINE], index(self.window.strides[0]))
-
-        def some(inside: Code, line: Value) -> None:
-            source = inside.element(self.lines, UINT8, inside.mul(line, apart))
-            there = inside.element(target, INT32, inside.mul(line, f[Field.OUT_WIDTH]))
-            number = least(inside, plus(inside, inside.op("sub", height, line), -1), index(LINES - 1))
-            call_of(inside, "lines", number, (source, self.weights, there), (f[Field.LINE], f[Field.OUT_WIDTH], start))
-
-        each(code, index(0), height, LINES, some)
-
-    def _weights(self, code: Code, weights: str) -> Value:
-        """A channel's weights as words, of which the last of a row is filled with zeros; gives where its sums begin."""
-        lanes = self.module.target.vector_bits // 32
-        step = self.field[Field.WEIGHT_TAP]
-        count = self.window.kernel[0] * self.window.words
-
-        def put(word_of: Callable[[Code, int, int, int], Value]) -> Callable[[], None]:
-            def run() -> None:
-                for number in range(count):
-                    row, k = divmod(number, self.window.words)
-                    first, some = row * self.window.kernel[1] + WORD * k, self.window.kernel[1] - WORD * k
-                    value = word_of(code, number, first, min(WORD, some))
-                    llvm_vector.store(code, code.element(self.weights, INT32, index(number)), value)
-
-            return run
-
-        def whole(code: Code, number: int, first: int, some: int) -> Value:
-            """By one load that stays inside of the channel's weights."""
-            start = max(0, first + some - WORD)
-            value = load_word(code, weights, index(start))
-            value = code.op("lshr", value, const(8 * (first - start), INT32))
-            return code.op("and", value, const((1 << 8 * some) - 1, INT32)) if some < WORD else value
-
-        def apart(code: Code, number: int, first: int, some: int) -> Value:
-            held = const(0, INT32)
-            for b in range(some):
-                at = code.mul(index(first + b), step)
-                value = llvm_vector.load(code, code.element(weights, UINT8, at), UINT8)
-                held = code.op("or", held, code.op("shl", code.convert("zext", value, INT32), const(8 * b, INT32)))
-            return held
-
-        near = code.compare("eq", step, index(1))
-        few = self.window.kernel[0] * self.window.kernel[1] < WORD
-        when(code, near, put(apart if few else whole), put(apart))
-        total = const(0, INT32, lanes)
-        for first in range(0, count, lanes):
-            part = llvm_vector.load(code, code.element(self.weights, INT32, index(first)), INT32, lanes)
-            if first + lanes > count:
-                part = code.select(lanes_below(code, index(count - first), lanes), part, const(0, INT32, lanes))
-            total = self.window.kind.add(code, total, part, const(ONES, INT32, lanes))
-        (held,) = llvm_vector.narrowed(code, "add", [total], 1)
-        return code.op(
-            "mul", code.convert("sext", held, INT64), code.op("sub", index(-self.window.kind.offset), self.zero)
-        )
-
-    def _pad(self, code: Code, channel: str, above: Value, lines: Value) -> None:
-        """Padded lines of a channel; ``above``: the image's line that the first one holds."""
-        f = self.field
-        masked = llvm_vector.has_masked(code, UINT8)
-        signs = 128 if self.window.kind.flipped else 0
+    def _padded(self, code: Code, channel: str, above: Value, height: Value) -> str:
+        """Lines of a channel, copied with their padding."""
+        f, step = self.field, self.window.strides[0]
         before = code.op("sub", index(0), f[Field.PAD_X])
-        fill = code.convert("trunc", self.zero, UINT8)
-        filled = code.op("xor", code.splat(fill, ROW_BYTES), const(signs, UINT8))
+        source = code.element(channel, UINT8, code.add(code.mul(above, f[Field.X_LINE]), before))
 
-        def part(outer: Code, x: Value) -> None:
-            first = outer.add(before, x)
-            mask = lanes_inside(outer, first, f[Field.WIDTH], ROW_BYTES) if masked else None
+        def exists(inside: Code, line: Value) -> Value:
+            return inside.compare("ult", inside.add(above, line), f[Field.HEIGHT])
 
-            def line(inside: Code, k: Value) -> None:
-                target = inside.element(self.lines, UINT8, inside.add(inside.mul(k, f[Field.LINE]), x))
-                y = inside.add(above, k)
-                source = inside.element(channel, UINT8, inside.add(inside.mul(y, f[Field.X_LINE]), first))
-
-                def copy() -> None:
-                    if mask is not None:
-                        value = llvm_vector.masked_load(inside, source, mask, fill)
-                    else:
-                        whole = Lines(source, first, f[Field.WIDTH], index(1), index(0), lambda *_: const(True, BOOL))
-                        whole.copy(inside, target, index(1), index(ROW_BYTES), fill)
-                        value = llvm_vector.load(inside, target, UINT8, ROW_BYTES)
-                    llvm_vector.store(inside, target, inside.op("xor", value, const(signs, UINT8)) if signs else value)
-
-                known = inside.compare("ult", y, f[Field.HEIGHT])
-                when(inside, known, copy, lambda: llvm_vector.store(inside, target, filled))
-
-            each(outer, index(0), lines, 1, line)
-
-        each(code, index(0), f[Field.LINE], ROW_BYTES, part)
+        count = code.add(code.mul(plus(code, height, -1), index(step)), f[Field.REACH])
+        lines = Lines(source, before, f[Field.WIDTH], index(1), f[Field.X_LINE], exists)
+        lines.copy(code, self.lines, count, f[Field.LINE], code.convert("trunc", self.zero, UINT8))
+        return self.lines

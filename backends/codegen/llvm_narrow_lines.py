@@ -128,10 +128,19 @@ class Lines:
 
 
 def lanes_inside(code: Code, first: Value, width: Value, lanes: int) -> Value:
-    """The lanes ``first + lane`` of which are at least 0 and below the width, by shifting bits (at most 64 of them)."""
+    """The lanes ``first + lane`` of which are at least 0 and below the width (at most 64 of them)."""
+    return lanes_of(code, bits_inside(code, first, width, lanes), lanes)
+
+
+def bits_inside(code: Code, first: Value, width: Value, lanes: int) -> Value:
+    """`lanes_inside` as the bits of an int64."""
     low = least(code, code.intrinsic("smax", code.op("sub", index(0), first), index(0)), index(lanes))
     high = least(code, code.intrinsic("smax", code.op("sub", width, first), index(0)), index(lanes))
-    bits = code.op("and", _ones_below(code, high), code.op("xor", _ones_below(code, low), index(-1)))
+    return code.op("and", _ones_below(code, high), code.op("xor", _ones_below(code, low), index(-1)))
+
+
+def lanes_of(code: Code, bits: Value, lanes: int) -> Value:
+    """The lanes whose bits are set."""
     narrow = bits.text if lanes == 64 else code.let(f"trunc {bits} to i{lanes}")
     return Value(code.let(f"bitcast i{lanes} {narrow} to <{lanes} x i1>"), BOOL, lanes)
 

@@ -91,11 +91,9 @@ class NarrowCall(RecordedWork):
             a, b = y, x.contiguous(len(call.params)) if copied else x
             geometry = Geometry.of(call, a.shape[2:])
             point = (zero[0].buffer, zero[0].start) if zero else None
-            taps = taps_of(self._kind, geometry) if is_depthwise(call) else None
+            taps = taps_of(self._kind, geometry, a) if is_depthwise(call) else None
             if taps is not None and point is not None:
-                step = step_through(a.shape[1:], a.strides[1:])
-                assert step is not None
-                found = NarrowDepthwise(b, a, result, geometry, taps, step, self._by_lines, point)
+                found = NarrowDepthwise(b, a, result, geometry, taps, self._by_lines, point)
             else:
                 most = columns_of(prod(a.shape[1:]), self._kind)
                 product = convolution(b, a, result, geometry, call.attr("group"), self._by_lines, most)

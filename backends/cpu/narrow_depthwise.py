@@ -15,7 +15,7 @@ from omniop.backends.codegen.llvm_narrow_depthwise import Window as Taps
 from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES
 from omniop.backends.codegen.llvm_narrow_tiles import WORD
 from omniop.backends.cpu import jit, products
-from omniop.backends.cpu.products import aligned
+from omniop.backends.cpu.products import aligned, step_through
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
 
@@ -33,9 +33,9 @@ def function(taps: Taps) -> jit.MachineCode:
     return jit.build_printed(entry(taps), print_narrow_depthwise, taps)
 
 
-def taps_of(kind: Dot, geometry: Geometry) -> Taps | None:
-    """The window, if code is made for such a one."""
-    if len(geometry.kernel) > MAX_SPACE:
+def taps_of(kind: Dot, geometry: Geometry, w: Window) -> Taps | None:
+    """The window, if code is made for such a one, and for its weights as they lie."""
+    if len(geometry.kernel) > MAX_SPACE or step_through(w.shape[1:], w.strides[1:]) != 1:
         return None
     lead = [1] * (2 - len(geometry.kernel))
     kernel, strides, dilations = ((*lead, *part) for part in (geometry.kernel, geometry.strides, geometry.dilations))
@@ -47,14 +47,13 @@ def taps_of(kind: Dot, geometry: Geometry) -> Taps | None:
 @dataclass
 class NarrowDepthwise:
     """``x[N, C, *spatial], w[M, 1, *window] -> out[N, M, *outs]``, M a multiple of C; the elements of a window follow
-    each other at one stride, ``w_step``, and so do those of the image's lines, at 1. ``zero``: see `narrow.Narrow`."""
+    each other, and so do those of the image's lines. ``zero``: see `narrow.Narrow`."""
 
     x: Window
     w: Window
     out: Window
     geometry: Geometry
     taps: Taps
-    w_step: int
     by_lines: bool
     zero: tuple[int, int]
 
@@ -94,8 +93,7 @@ class NarrowDepthwise:
         numbers = np.ascontiguousarray(sizes, np.int64)
         at_sizes = aligned((buffers + 1) * products.WORD)
         at_places = at_sizes + aligned((len(sizes) + BlockSize.PLACES + 1) * products.WORD)
-        at_weights = at_places + aligned(products.WORD)
-        at_lines = at_weights + aligned(taps.kernel[0] * taps.words * WORD) + ROW_BYTES
+        at_lines = at_places + aligned(products.WORD)
         at_block = at_lines + aligned(padded * line + ROW_BYTES)
         lanes = jit.host_target().vector_bits // 32
         end = at_block + WORD * (self._channels * self._lines * self._width + lanes)
@@ -104,7 +102,6 @@ class NarrowDepthwise:
             Field.X_CHANNEL: x.strides[1],
             Field.X_LINE: two(x.strides[2:], 0)[0],
             Field.WEIGHT_CHANNEL: w.strides[0],
-            Field.WEIGHT_TAP: self.w_step,
             Field.CHANNELS: w.shape[0],
             Field.MULTIPLIER: w.shape[0] // x.shape[1],
             Field.HEIGHT: height,
@@ -128,7 +125,6 @@ class NarrowDepthwise:
             Field.BUFFER_COUNT: buffers,
             Field.SCRATCH_SIZES: at_sizes,
             Field.SCRATCH_PLACES: at_places,
-            Field.SCRATCH_WEIGHTS: at_weights,
             Field.SCRATCH_LINES: at_lines,
             Field.SCRATCH_BLOCK: at_block,
         }

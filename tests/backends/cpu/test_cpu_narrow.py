@@ -13,7 +13,7 @@ import pytest
 
 from omniop.backends.codegen.llvm_dot import KINDS, Dot
 from omniop.backends.codegen.llvm_ir import Target
-from omniop.backends.cpu import BACKEND, jit, narrow, products
+from omniop.backends.cpu import BACKEND, jit, narrow, narrow_depthwise, products
 from omniop.backends.cpu.host import host
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
@@ -37,7 +37,7 @@ def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     """Code is made for it, and runs here all the same."""
     chosen = TARGETS[request.param]
     monkeypatch.setattr(jit, "host_target", lambda: chosen)
-    cached = (narrow.tile, narrow.function, products.tile, products.gemm)
+    cached = (narrow.tile, narrow.function, narrow_depthwise.function, products.tile, products.gemm)
     for function in cached:
         function.cache_clear()
     yield chosen
@@ -168,6 +168,7 @@ CONVOLUTIONS = [
     ((2, 3, 130, 41), (3, 1, 3, 7), 3, (1, 2), (0, 3, 1, 3), (2, 3)),
     ((1, 3, 9, 100), (6, 1, 2, 4), 3, (2, 3), (1, 2, 0, 0), (1, 1)),
     ((1, 3, 40), (3, 1, 5), 3, (1,), (2, 2), (1,)),
+    ((1, 2, 9, 2100), (2, 1, 3, 3), 2, (1, 1), (1, 1, 1, 1), (1, 1)),
     ((1, 5, 20, 20), (3, 5, 3, 3), 1, (3, 1), (0, 3, 2, 0), (2, 3)),
     ((2, 5, 33), (3, 5, 4), 1, (2,), (3, 0), (1,)),
     ((1, 2, 5, 6, 7), (3, 2, 3, 3, 3), 1, (1, 2, 1), (1, 1, 1, 0, 1, 1), (1, 1, 1)),
@@ -188,6 +189,16 @@ def test_convolutions_count_from_a_zero_point(target: Target, kind: Dot, number:
         geometry = {"strides": strides, "pads": pads, "dilations": dilations}
         y = launch("integer_conv", [x, w, point], views, view(3, INT32, expected.shape), group=group, **geometry)
         np.testing.assert_array_equal(y, expected, str(zero))
+
+
+def test_windows_of_each_channel_that_lie_side_by_side(target: Target) -> None:
+    kind = BYTES[1]
+    x, w, point = numbers(kind.right, (1, 6, 8, 9)), numbers(kind.left, (3, 3, 6)), np.array(9, kind.right.numpy)
+    views = [view(0, kind.right, x.shape), view(1, kind.left, (6, 1, 3, 3), (1, 54, 18, 6)), view(2, kind.right, ())]
+    geometry = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
+    y = launch("integer_conv", [x, w, point], views, view(3, INT32, x.shape), group=6, **geometry)
+    windows = np.moveaxis(w, -1, 0)[:, None]
+    np.testing.assert_array_equal(y, convolved(x, windows, 9, (1, 1), (1, 1, 1, 1), (1, 1), 6))
 
 
 # bfloat16 -------------------------------------------------------------------------------------------------------------
