@@ -197,15 +197,18 @@ def _check_dims(v: Value, array: np.ndarray, sizes: Sizes) -> None:
         return
     name, shape = v.name, list(array.shape)
     if len(dims) != array.ndim:
-        raise FeedError(f"input {name!r}: rank {len(dims)} is needed ({_text(dims)}), the feed has {shape}")
+        raise FeedError(f"input {name!r}: rank {len(dims)} is needed ({dims_text(dims)}), the feed has {shape}")
     for axis, (declared, extent) in enumerate(zip(dims, shape, strict=True)):
         if isinstance(declared, int) and declared != extent:
-            raise FeedError(f"input {name!r}: shape {_text(dims)} is needed, the feed has {shape} (axis {axis})")
+            raise FeedError(f"input {name!r}: shape {dims_text(dims)} is needed, the feed has {shape} (axis {axis})")
         if isinstance(declared, str):
             known, who = sizes.setdefault(declared, (extent, name))
             if known != extent:
                 raise FeedError(f"input {name!r}: dim {declared!r} is {extent}, but {who!r} makes it {known}")
 
 
-def _text(dims: Sequence[object]) -> str:
+def dims_text(dims: Sequence[object] | None) -> str:
+    """As messages show a shape: ``[batch, 3, ?]``."""
+    if dims is None:
+        return "of any rank"
     return "[" + ", ".join("?" if d is None else str(d) for d in dims) + "]"

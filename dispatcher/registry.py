@@ -19,7 +19,7 @@ from omniop.backends.base import API_VERSION, Backend, Device
 from omniop.dispatcher.build import builds_of
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32
-from omniop.opset.errors import DeviceError
+from omniop.opset.errors import DeviceError, meant
 from omniop.opset.kernel import Kernel, Param, Store
 
 if TYPE_CHECKING:
@@ -122,12 +122,10 @@ class Registry:
             reasons = "; ".join(p.reason for p in loaded.problems)
             if reasons and (name == backend or not loaded.devices):
                 raise DeviceError(f"device {name!r} is not available: {reasons}; available: {self._known()}")
-        from difflib import get_close_matches
-
         known = [d.name for d in self.devices()]
-        close = get_close_matches(name.lower(), [*known, *self.names()], 1, cutoff=0.7)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise DeviceError(f"there is no device {name!r}; available: {self._known()}{meant}")
+        raise DeviceError(
+            f"there is no device {name!r}; available: {self._known()}{meant(name, [*known, *self.names()])}"
+        )
 
     def _known(self) -> str:
         return ", ".join(d.name for d in self.devices()) or "none"

@@ -17,7 +17,7 @@ from omniop.backends.compile_cache import cache_root
 from omniop.dispatcher.decision import Decision
 from omniop.dispatcher.execute import Env, GraphRunner, Options
 from omniop.dispatcher.express import MAX_KEPT, Express, Signature, express, signature
-from omniop.dispatcher.feeds import Sizes, feed
+from omniop.dispatcher.feeds import Sizes, dims_text, feed
 from omniop.dispatcher.graph import Value
 from omniop.dispatcher.model import Model
 from omniop.dispatcher.plan_store import PlanStore
@@ -50,6 +50,9 @@ class ValueInfo:
     dtype: str
     shape: tuple[int | str | None, ...] | None
 
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.dtype} {dims_text(self.shape)})"
+
 
 class Session:
     """A loaded model. `run` may be called from several threads at once.
@@ -70,7 +73,7 @@ class Session:
     ) -> None:
         """See `omniop.load`."""
         if fallback not in ("warn", "error", "silent"):
-            raise FeedError(f"fallback is 'warn', 'error' or 'silent', not {fallback!r}")
+            raise DeviceError(f"fallback is 'warn', 'error' or 'silent', not {fallback!r}")
         if threads is not None and threads < 1:
             raise DeviceError(f"threads is at least 1, not {threads}")
         found = devices or registry()
@@ -80,6 +83,9 @@ class Session:
         self.devices: list[Device] = list(dict.fromkeys(found.device(n) for n in names))
         self.fallback = fallback
         self.threads = threads
+        for name in exclude or ():
+            if not found.knows(name.split(":")[0]):
+                raise DeviceError(f"exclude: there is no device {name!r}; there are: {', '.join(found.names())}")
         self._allowed = list(self.devices)
         if fallback != "error":
             self._allowed += [d for d in _spare(found) if d not in self.devices]
@@ -99,6 +105,10 @@ class Session:
         """That of the last feeds: others are looked for when it does not take them."""
         self._output_names = [v.name for v in self.model.graph.outputs]
         self.last_report = RunReport()
+
+    def __repr__(self) -> str:
+        given, made = (", ".join(map(str, values)) for values in (self.inputs, self.outputs))
+        return f"<omniop.Session on {', '.join(d.name for d in self.devices)}: {given} -> {made}>"
 
     def _fresh(self, source: Any) -> GraphRunner:
         model = Model(partial(_imported, source))
@@ -126,6 +136,8 @@ class Session:
         """
         if outputs is None and (values := self.direct(feeds)) is not None:
             return dict(zip(self._output_names, values, strict=True))
+        if not isinstance(feeds, Mapping):
+            raise FeedError(f"feeds are a dict, an array for each input by its name, and not a {type(feeds).__name__}")
         kind = signature(feeds)
         short = self._express.get(kind) if kind is not None else None
         if short is not None:
@@ -182,8 +194,8 @@ class Session:
             if name in feeds:
                 env[v] = feed(v, feeds[name], sizes)
             elif not v.constant:
-                missing = [i.name for i in self.inputs if i.name not in feeds]
-                raise FeedError(f"missing feed{'s' if len(missing) > 1 else ''}: {', '.join(map(repr, missing))}")
+                missing = [str(i) for i in self.inputs if i.name not in feeds]
+                raise FeedError(f"missing feed{'s' if len(missing) > 1 else ''}: {', '.join(missing)}")
         return env
 
     def _tell(self) -> None:

@@ -6,6 +6,8 @@ They live in the lowest room so that every room can raise them; users import the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class OmniopError(Exception):
     """Base of every error that omniop raises on purpose."""
@@ -33,6 +35,15 @@ class UnsupportedError(OmniopError):
 
 class ExecutionError(OmniopError):
     """The run itself found bad data: an index outside its tensor, a shape that does not multiply out."""
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'Relu'?`` for a name close to one that there is, else nothing."""
+    from difflib import get_close_matches
+
+    by_lower = {other.lower(): other for other in known}
+    close = get_close_matches(name.lower(), by_lower, 1, cutoff=0.7)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
 MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

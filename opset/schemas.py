@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx.defs import OpSchema
 
 from omniop.opset import contrib
-from omniop.opset.errors import UnsupportedError
+from omniop.opset.errors import UnsupportedError, meant
 from omniop.opset.nodes import (
     Attributes,
     check_arity,
@@ -131,7 +131,11 @@ def schema_for(domain: str, op_type: str, opset_version: int) -> OpSchema:
     if versions:
         since = ", ".join(str(s.since_version) for s in versions)
         raise UnsupportedError(f"{shown} has no {op_type} at opset {opset_version}; its versions are {since}")
-    raise UnsupportedError(f"no schema is known for {op_type} of the domain {shown}, at opset {opset_version} or other")
+    known = [name for where, name in _versions() if where == domain]
+    close = meant(op_type, known) or "; a function in the model may define it"
+    raise UnsupportedError(
+        f"no schema is known for {op_type} of the domain {shown}, at opset {opset_version} or other{close}"
+    )
 
 
 def since_version(domain: str, op_type: str, opset_version: int) -> int:

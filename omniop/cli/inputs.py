@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.format import MAGIC_PREFIX
 
+from omniop.dispatcher.feeds import dims_text
 from omniop.terminal import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def feeds_of(
     """
     dtypes = {info.name: info.dtype for info in infos}
     if unknown := [name for name in files if name not in dtypes]:
-        raise UsageError(f"--input {unknown[0]}: the model has no such input; it has: {', '.join(map(_typed, infos))}")
+        raise UsageError(f"--input {unknown[0]}: the model has no such input; it has: {', '.join(map(str, infos))}")
     feeds = {name: read_array(Path(path), dtypes.get(name)) for name, path in files.items()}
     missing = [info for info in infos if info.name not in feeds]
     if not missing:
@@ -94,17 +95,15 @@ def random_array(info: ValueInfo, sizes: Sizes, generator: np.random.Generator) 
     """
     unsized = _unsized(info, sizes)
     if info.shape is None or unsized:
-        raise UsageError(f"input {_typed(info)} has dims without a size: add {_dim_options(unsized)}")
+        raise UsageError(f"input {info} has dims without a size: add {_dim_options(unsized)}")
     dtype = _dtype(info.dtype)
     if dtype is None:
-        raise UsageError(
-            f"input {_typed(info)}: there is no random data for its type; give --input {info.name}=FILE.npy"
-        )
+        raise UsageError(f"input {info}: there is no random data for its type; give --input {info.name}=FILE.npy")
     shape = tuple(_size(info, axis, sizes) or 0 for axis in range(len(info.shape)))
     try:
         return _drawn(dtype, shape, generator)
     except (MemoryError, ValueError):  # ValueError: more than numpy can count
-        raise UsageError(f"input {_typed(info)}: no memory for random data of shape {shape_text(shape)}") from None
+        raise UsageError(f"input {info}: no memory for random data of shape {dims_text(shape)}") from None
 
 
 def _drawn(dtype: DType, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -173,16 +172,6 @@ def _check_names(missing: Sequence[ValueInfo], sizes: Sizes) -> None:
 # Words --------------------------------------------------------------------------------------------
 
 
-def shape_text(shape: Sequence[int | str | None] | None) -> str:
-    if shape is None:
-        return "of any rank"
-    return "[" + ", ".join("?" if dim is None else str(dim) for dim in shape) + "]"
-
-
-def _typed(info: ValueInfo) -> str:
-    return f"{info.name!r} ({info.dtype} {shape_text(info.shape)})"
-
-
 def _dim_options(names: Sequence[str]) -> str:
     return " ".join(f"--dim {name}=SIZE" for name in dict.fromkeys(names))
 
@@ -192,4 +181,4 @@ def _missing(missing: Sequence[ValueInfo], sizes: Sizes) -> str:
     given = " ".join(f"--input {info.name}=FILE.npy" for info in missing)
     dims = _dim_options([name for info in missing for name in _unsized(info, sizes)])
     random = f"--random {dims}".strip()
-    return f"missing {inputs} {', '.join(map(_typed, missing))}: give {given}, or {random} for random data"
+    return f"missing {inputs} {', '.join(map(str, missing))}: give {given}, or {random} for random data"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from omniop.cli.inputs import shape_text
+from omniop.dispatcher.feeds import dims_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def outputs_table(summaries: Sequence[Summary], paths: dict[str, Path]) -> Table
     if paths:
         table.add_column("file", overflow="fold")
     for s in summaries:
-        cells = [s.name, s.dtype, shape_text(s.shape), *map(_number, (s.min, s.mean, s.max))]
+        cells = [s.name, s.dtype, dims_text(s.shape), *map(_number, (s.min, s.mean, s.max))]
         cells += [str(s.not_finite)] * any(_lost(summaries))
         cells += [str(paths[s.name])] if paths else []
         table.add_row(*map(escape, cells))

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from omniop.demo import quads
 from omniop.demo.ocr import Line
 from omniop.opset.errors import FeedError
-from omniop.terminal import check_file
+from omniop.terminal import UsageError, check_file
 
 SHIPPED = Path(__file__).with_name("table.jpg")
 """A café table; examples/make_picture.py makes it."""
@@ -40,9 +40,9 @@ def open_picture(path: Path) -> Image.Image:
 
 
 def check_output(path: Path) -> None:
-    """Say before a long run what would fail after it. Raises FeedError and UsageError."""
+    """Say before a long run what would fail after it. Raises UsageError."""
     if path.suffix.lower() not in Image.registered_extensions():
-        raise FeedError(f"{path}: the name has to end in .png or .jpg")
+        raise UsageError(f"{path}: the name has to end in .png or .jpg")
     check_file(path)
 
 

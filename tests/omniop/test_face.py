@@ -55,7 +55,7 @@ def test_outputs_belong_to_the_caller(session: omniop.Session) -> None:
     ("feeds", "words"),
     [
         ({"x": X}, ["missing feed", "'b'"]),
-        ({}, ["missing feeds", "'x', 'b'"]),
+        ({}, ["missing feeds: 'x' (float32 [batch, 3]), 'b' (float32 [3])"]),
         ({"x": X, "b": B, "c": B}, ["no input 'c'", "x, b"]),
         ({"x": X.astype(np.float64), "b": B}, ["'x'", "float32 is needed", "float64", "astype"]),
         ({"x": X[0], "b": B}, ["'x'", "rank 2", "[batch, 3]", "[3]"]),
@@ -69,6 +69,17 @@ def test_feed_that_does_not_fit(session: omniop.Session, feeds: dict[str, Any], 
         session.run(feeds)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_session_says_what_it_is(session: omniop.Session) -> None:
+    given = "'x' (float32 [batch, 3]), 'b' (float32 [3])"
+    assert repr(session) == f"<omniop.Session on reference: {given} -> 'y' (float32 of any rank)>"
+
+
+def test_feeds_that_have_no_names(session: omniop.Session) -> None:
+    for feeds in (X, [X, B]):
+        with pytest.raises(omniop.FeedError, match=f"feeds are a dict, .* not a {type(feeds).__name__}"):
+            session.run(feeds)  # type: ignore[arg-type]
 
 
 def test_dims_of_one_name_have_to_agree() -> None:
@@ -96,6 +107,8 @@ def test_wrong_options() -> None:
         omniop.load(affine(), device="reference", fallback="perhaps")  # type: ignore[arg-type]
     with pytest.raises(omniop.DeviceError, match="at least one device"):
         omniop.load(affine(), device=[])
+    with pytest.raises(omniop.DeviceError, match=r"exclude: there is no device 'gpu'; there are: .*reference"):
+        omniop.load(affine(), device="reference", exclude={"gpu": ["Relu"]})
     with pytest.raises(omniop.DeviceError, match="threads is at least 1"):
         omniop.load(affine(), device="reference", threads=0)
 

@@ -44,8 +44,13 @@ def test_the_schema_in_force(domain: str, op_type: str, opset: int, since: int) 
 def test_what_there_is_no_schema_for() -> None:
     with pytest.raises(UnsupportedError, match=r"ai\.onnx has no Gelu at opset 17; its versions are 20"):
         schema_for("", "Gelu", 17)
-    with pytest.raises(UnsupportedError, match=r"no schema is known for Gelu of the domain com\.custom, at opset 3"):
+    with pytest.raises(
+        UnsupportedError, match=r"no schema is known for Gelu of the domain com\.custom, at opset 3 .*fun"
+    ):
         schema_for("com.custom", "Gelu", 3)
+    for wrong in ("Reluu", "relu"):
+        with pytest.raises(UnsupportedError, match=rf"{wrong} of the domain ai\.onnx, .*; did you mean 'Relu'\?"):
+            schema_for("", wrong, 20)
 
 
 def test_composites_are_not_in_onnx_own_registry() -> None:

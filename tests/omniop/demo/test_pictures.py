@@ -14,6 +14,7 @@ from omniop.demo import pictures
 from omniop.demo.ocr import Line
 from omniop.demo.quads import rectangle
 from omniop.opset.errors import FeedError
+from omniop.terminal import UsageError
 
 BLANK = Image.new("RGB", (300, 200), "white")
 
@@ -69,10 +70,10 @@ def test_outputs_that_cannot_be_are_refused_beforehand(tmp_path: Path) -> None:
         (tmp_path / "none" / "x.png", "not a folder that can be written to"),
         (tmp_path, "has to end"),
     ):
-        with pytest.raises(FeedError, match=said):
+        with pytest.raises(UsageError, match=said):
             pictures.check_output(path)
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(FeedError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         pictures.check_output(tmp_path / "folder.png")
     pictures.check_output(tmp_path / "x.png")
 
