@@ -72,8 +72,9 @@ class TilePrinter(Accesses):
         scope.block = root.block
         scope.places |= {block: plus(root, argument("block"), vector), lane: index(0)}
         scope.lane_axis, scope.lanes = lane, self.lanes
-        if self._stored.channels:
-            left = root.op("sub", index(self._stored.channels), root.mul(scope.places[block], index(self.lanes)))
+        if self._stored.channels is not None:
+            before = root.mul(scope.places[block], index(self.lanes))
+            left = root.op("sub", self.value(self._stored.channels, root), before)
             scope.mask = lanes_below(root, root.intrinsic("smin", left, index(self.lanes)), self.lanes)
         return scope
 

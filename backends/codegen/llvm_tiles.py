@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from omniop.backends.codegen.llvm_ir import Target
+from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel
 
 POINTERS = ("x", "w", "taps", "buffers", "sizes")
@@ -64,9 +65,11 @@ class Tile:
 class TileStore:
     """What becomes of a sum: ``kernel`` has one store, over the axes (image, block, y, pixel, lane), of a value that
     reads the sum from buffer ``hole``, which does not exist; ``content``: a text that says the same. ``channels``: of
-    the result, when the last block is not full."""
+    the result, where the last block is not full. ``numbers``: made of the call's sizes; the kernel's arguments behind
+    these."""
 
     kernel: Kernel = field(repr=False)
     content: str
     hole: int
-    channels: int = 0
+    channels: Expr | None = None
+    numbers: tuple[Expr, ...] = field(default=(), compare=False, repr=False)

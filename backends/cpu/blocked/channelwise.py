@@ -118,7 +118,7 @@ class _Sizes:
             for count, row in self.functions
         ]
         weight = TAP * size * lines * self.out[3] * batch * blocks / len(tasks)
-        return Grid(*words, [functions], self.geometry.strides[0] * self.line, weight)
+        return Grid(*words, [functions], plan.stored, self.geometry.strides[0] * self.line, weight)
 
     def _pieces(self) -> list[_Piece]:
         """Of a line of the result."""

@@ -52,7 +52,7 @@ class DirectConv:
         self.group = 1 if kind is None else kind.group
         self.depth = 1 if rows else self.block
         self._flat = fused.pixels_are_one_run(call)
-        self._stored = {flat: tile_store(call, layout, self.block, flat) for flat in {False, self._flat}}
+        self.stored = {flat: tile_store(call, layout, self.block, flat) for flat in {False, self._flat}}
 
     def __call__(self, shapes: Sequence[tuple[int, ...]], result: tuple[int, ...]) -> Grid:
         geometry = Geometry.of(self.call, shapes[1][2:]).in_two_dims()
@@ -63,7 +63,7 @@ class DirectConv:
         return _Sizes(self, x, w, out, geometry).grid(flat)
 
     def function(self, tile: Tile, flat: bool) -> jit.MachineCode:
-        return _tile_function(self.target, tile, self._stored[flat], self.kind)
+        return _tile_function(self.target, tile, self.stored[flat], self.kind)
 
 
 def _even(extent: int, step: int, most: int, times: int) -> int:
@@ -159,7 +159,8 @@ class _Sizes:
         functions = [[self.conv.function(Tile(*shape, k, step), flat) for shape in shapes] for k in kinds]
         lines = table(TaskWord, tasks), table(TileWord, tiles), table(PanelWord, panels)
         weight = 2 * prod(self.w[1:]) * prod(self.out) / (SPEED * self.conv.block * self.conv.group * len(tasks))
-        return Grid(*lines, taps, functions, line * self.geometry.strides[0], weight, self.frame)
+        stored = self.conv.stored[flat]
+        return Grid(*lines, taps, functions, stored, line * self.geometry.strides[0], weight, self.frame)
 
     def _taps(self, line: int, plane: int) -> np.ndarray:
         (high, wide), (down, right) = self.geometry.kernel, self.geometry.dilations

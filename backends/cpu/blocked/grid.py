@@ -12,7 +12,9 @@ import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.codegen.llvm_tile_grid import ENTRY, Field, PanelWord, TaskWord, TileWord, print_tile_grid
+from omniop.backends.codegen.llvm_tiles import TileStore
 from omniop.backends.cpu import jit
+from omniop.backends.cpu.blocked.stores import arguments
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
@@ -46,13 +48,15 @@ class Frame:
 @dataclass
 class Grid:
     """``tasks``, ``tiles``, ``panels``, ``taps``: a line of words each. ``functions``: for each kind of panel, those
-    that tiles name by number. ``line``: `Field.LINE`. ``weight``: nanoseconds of a task."""
+    that tiles name by number; ``stored``: what they store. ``line``: `Field.LINE`. ``weight``: nanoseconds of a task.
+    """
 
     tasks: np.ndarray
     tiles: np.ndarray
     panels: np.ndarray
     taps: np.ndarray
     functions: Sequence[Sequence[jit.MachineCode]]
+    stored: TileStore
     line: int
     weight: float
     frame: Frame | None = None
@@ -62,7 +66,7 @@ class Grid:
         tables = [np.ascontiguousarray(t, np.int64) for t in (self.tasks, self.tiles, self.panels, self.taps)]
         code = [f for kind in self.functions for f in kind]
         functions = np.array([f.address for f in code], np.int64)
-        numbers = np.array([*sizes, 0], np.int64)
+        numbers = arguments(self.stored, sizes)
         context = np.zeros(len(Field), np.int64)
         context[[Field.X_BUFFER, Field.W_BUFFER, Field.SIZES]] = x, w, numbers.ctypes.data
         context[[Field.TASKS, Field.TILES, Field.PANELS, Field.TAPS]] = [t.ctypes.data for t in tables]

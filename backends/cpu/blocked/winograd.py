@@ -21,7 +21,7 @@ from omniop.backends.codegen.llvm_winograd_tiles import FILTERS, FilterField, pr
 from omniop.backends.codegen.winograd import Winograd
 from omniop.backends.cpu import jit
 from omniop.backends.cpu.blocked.costs import SECONDS_PER_ELEMENT, WinogradCost
-from omniop.backends.cpu.blocked.stores import tile_store
+from omniop.backends.cpu.blocked.stores import arguments, tile_store
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.products import aligned, strips
 from omniop.backends.cpu.program import RecordedWork
@@ -195,7 +195,7 @@ class TileMatrices:
         multiply = strips(plan.target)
         functions = plan.pixel_tiles(*self.out[2:])
         addresses = np.array([0 if f is None else f.address for f in functions], np.int64)
-        numbers = np.array([*sizes, 0], np.int64)
+        numbers = arguments(plan.stored, sizes)
         fields = {
             Field.CHANNELS: channels,
             Field.CHANNEL_BLOCKS: self.channel_blocks,

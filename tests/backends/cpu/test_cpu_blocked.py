@@ -16,6 +16,7 @@ import omniop
 from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_tiles import block_of
 from omniop.backends.cpu import BACKEND, jit
+from omniop.backends.cpu.blocked import channelwise, direct
 from omniop.backends.cpu.blocked import specs as blocked_specs
 from omniop.backends.cpu.blocked.specs import specs
 from omniop.dispatcher.session import Session
@@ -185,6 +186,36 @@ def model_of(
     weights = [numpy_helper.from_array(np.float32(v), k) for k, v in held.items()]
     graph = helper.make_graph(nodes, "blocked", fed, made, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+
+
+@pytest.mark.parametrize(("grouped", "columns"), [(False, (12, 24, 36)), (True, (48, 96, 144))])
+def test_layers_share_tiles(grouped: bool, columns: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of images and channels of other sizes, with a residual; the last block of channels is not full."""
+    made: set[jit.MachineCode] = set()
+    build = jit.build_printed
+
+    def built(name: str, *arguments: Any, **options: Any) -> jit.MachineCode:
+        code = build(name, *arguments, **options)
+        if name.endswith("_tile"):
+            made.add(code)
+        return code
+
+    monkeypatch.setattr(jit, "build_printed", built)
+    for module in (direct, channelwise):
+        module._tile_function.cache_clear()
+    found: list[int] = []
+    for channels, lines, width in zip((35, 67, 70), (4, 9, 3), columns, strict=True):
+        x, attributes = normal(1, channels, lines, width), {"pads": [1, 0, 1, 0], "group": channels if grouped else 1}
+        w = normal(channels, 1 if grouped else channels, 3, 1, seed=2) / 10
+        nodes = [helper.make_node("Conv", [a, "w"], [b], **attributes) for a, b in ("xc", "cd")]
+        nodes += [helper.make_node("Add", ["d", "c"], ["s"]), helper.make_node("Relu", ["s"], ["z"])]
+        session = omniop.load(model_of(nodes, {"x": x}, {"w": w}), device="cpu", fallback="error")
+        first = in_float64(x, w, attributes)
+        expected = np.maximum(in_float64(first, w, attributes) + first, 0)
+        np.testing.assert_allclose(session.run({"x": x})["z"], expected, rtol=1e-4, atol=1e-4)
+        assert len(tuned(session)) == 2
+        found.append(len(made))
+    assert found[0] == found[1] == found[2] > 0
 
 
 POOLS: dict[str, tuple[str, dict[str, Any]]] = {
