@@ -45,20 +45,25 @@ def rounded(code: Code, node: Expr, x: Value, zero: Value) -> Value:
 
 def _saturated(code: Code, x: Value, zero: Value, dtype: DType) -> Value:
     """The byte as an int32."""
-    total = code.op("add", _nearest(code, x, zero, dtype), _widened(code, zero, INT32))
+    total = code.op("add", _nearest(code, _numbers(code, x, zero, dtype)), _widened(code, zero, INT32))
     low, high = (0, 255) if dtype is UINT8 else (-128, 127)
     return code.intrinsic("smin", code.intrinsic("smax", total, const(low, INT32)), const(high, INT32))
 
 
-def _nearest(code: Code, x: Value, zero: Value, dtype: DType) -> Value:
-    """``rint(x)`` as int32, within the limit; for NaN what the zero point makes 0, or less than any byte of uint8."""
-    if dtype is INT8:
-        back = code.convert("sitofp", code.op("sub", const(0, INT32), _widened(code, zero, INT32)), FLOAT32)
-        x = code.select(code.compare("uno", x, x), back, x)
+def _nearest(code: Code, x: Value) -> Value:
+    """``rint(x)`` as int32, within the limit; for NaN what is less than any byte."""
     lowest = const(-_LIMIT, FLOAT32)
     limited = llvm_math.at_most(code, x, _LIMIT)
     limited = code.select(code.compare("ogt", limited, lowest), limited, lowest)
     return code.intrinsic("lrint", limited, dtype=INT32)
+
+
+def _numbers(code: Code, x: Value, zero: Value, dtype: DType) -> Value:
+    """x, with what the zero point makes 0 in place of NaN where that is not the least byte."""
+    if dtype is UINT8:
+        return x
+    back = code.convert("sitofp", code.op("sub", const(0, INT32), _widened(code, zero, INT32)), FLOAT32)
+    return code.select(code.compare("uno", x, x), back, x)
 
 
 def _widened(code: Code, zero: Value, dtype: DType) -> Value:
@@ -67,14 +72,26 @@ def _widened(code: Code, zero: Value, dtype: DType) -> Value:
 
 def _packed(code: Code, x: Value, zero: Value, dtype: DType) -> Value:
     """A register of bytes. Packing takes 128 bits of one operand and of the other in turns, which is put right last."""
-    numbers, lanes = _nearest(code, x, zero, dtype), x.lanes // 4
-    parts = [code.shuffle(numbers, range(k, k + lanes)) for k in range(0, x.lanes, lanes)]
+    numbers, lanes = llvm_math.at_most(code, _numbers(code, x, zero, dtype), _LIMIT), x.lanes // 4
+    parts = [_converted(code, code.shuffle(numbers, range(k, k + lanes))) for k in range(0, x.lanes, lanes)]
     offset = _widened(code, zero, INT16)
-    halves = [code.op("add", _pack(code, "packssdw", parts[k : k + 2], INT16), offset) for k in (0, 2)]
+    halves = [code.intrinsic("sadd.sat", _pack(code, "packssdw", parts[k : k + 2], INT16), offset) for k in (0, 2)]
     mixed = _pack(code, "packuswb" if dtype is UINT8 else "packsswb", halves, dtype)
     words = Value(code.let(f"bitcast {mixed} to <{lanes} x i32>"), INT32, lanes)
     ordered = code.shuffle(words, [4 * k + part for part in range(4) for k in range(lanes // 4)])
     return Value(code.let(f"bitcast {ordered} to {mixed.type}"), dtype, mixed.lanes)
+
+
+def _converted(code: Code, x: Value) -> Value:
+    """A register rounded by x86, which gives the least int32 for what is below it and for NaN."""
+    bits, more = code.module.target.vector_bits, ""
+    name = {128: "sse2.cvtps2dq", 256: "avx.cvt.ps2dq.256", 512: "avx512.mask.cvtps2dq.512"}[bits]
+    result, arguments = Value("", INT32, x.lanes), [x.type]
+    if bits == 512:
+        arguments += [result.type, "i16", "i32"]
+        more = f", {result.type} zeroinitializer, i16 -1, i32 4"
+    code.module.declare(f"llvm.x86.{name}", result.type, arguments)
+    return Value(code.let(f"call {result.type} @llvm.x86.{name}({x}{more})"), INT32, x.lanes)
 
 
 def _pack(code: Code, name: str, parts: Sequence[Value], dtype: DType) -> Value:
