@@ -19,7 +19,7 @@ from omniop.backends.codegen.llvm_flow import address, argument, each, lanes_bel
 from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
-from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, Field, print_tile, read_zero_point, tile_of
+from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, Field, print_tile, read_zero_point, share_of, tile_of
 from omniop.opset.dtype import INT32, INT64, UINT8
 
 
@@ -29,12 +29,12 @@ def entry(kind: Dot) -> str:
 
 def print_narrow(module: Module, kind: Dot) -> None:
     """Adds the function `entry`, and all that it calls."""
-    tile = tile_of(module.target)
+    tile, share = tile_of(module.target), share_of(module.target)
     tiles = []
     for rows in range(1, tile.rows + 1):
-        for vectors in range(1, tile.vectors + 1):
-            tiles.append(f"tile_{rows}x{vectors}")
-            print_tile(module, tiles[-1], kind, rows, vectors)
+        for columns in range(share, tile.width + 1, share):
+            tiles.append(f"tile_{rows}x{columns}")
+            print_tile(module, tiles[-1], kind, rows, columns)
     for name, packer in PACKERS.items():
         print_packer(module, f"pack_{name}", packer, kind)
     print_left_packer(module, "pack_left", kind)
@@ -188,13 +188,13 @@ class _Driver:
 
     def _tiles(self, code: Code, rows: Value, pointers: tuple[str, str, str], at: dict[BlockWord, Value]) -> None:
         """All tiles of a block: a panel, which is read from the second cache once, under each strip of rows."""
-        f, tile = self.field, self.tile
+        f, tile, share = self.field, self.tile, share_of(self.module.target)
         a, b, c = pointers
         run = code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS])
 
         def panel(outer: Code, x: Value) -> None:
             columns = least(outer, outer.op("sub", run, x), index(tile.width))
-            vectors = outer.op("udiv", plus(outer, columns, tile.lanes - 1), index(tile.lanes))
+            shares = outer.op("udiv", plus(outer, columns, share - 1), index(share))
             written = outer.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
             number = outer.op("udiv", x, index(tile.width))
             right = outer.element(b, UINT8, outer.mul(number, f[Field.B_PANEL]))
@@ -203,7 +203,7 @@ class _Driver:
             (row,) = loop.carried
             loop.test(inside.compare("slt", row, rows))
             height = self._height(inside, inside.op("sub", rows, row))
-            shape = plus(inside, inside.mul(plus(inside, height, -1), index(tile.vectors)), -1)
+            shape = plus(inside, inside.mul(plus(inside, height, -1), index(tile.width // share)), -1)
             strip = (
                 inside.element(a, UINT8, inside.mul(row, self.left_row)),
                 right,
@@ -211,7 +211,7 @@ class _Driver:
                 inside.element(self.starts, INT32, row),
             )
             numbers = (self.left_row, f[Field.WORDS], f[Field.C_ROW], written)
-            call_of(inside, "tiles", inside.add(shape, vectors), strip, numbers)
+            call_of(inside, "tiles", inside.add(shape, shares), strip, numbers)
             loop.close([inside.add(row, height)])
 
         each(code, index(0), run, tile.width, panel)

@@ -91,6 +91,11 @@ def tile_of(target: Target) -> Tile:
     return Tile(6 if target.narrow & {"vpdpbusd"} else 4, 2, lanes)
 
 
+def share_of(target: Target) -> int:
+    """Columns of the narrowest tile, and from one width of tiles to the next: half a vector where that costs half."""
+    return target.vector_bits // (64 if target.vector_bits == 512 else 32)
+
+
 def load_word(code: Code, pointer: str, offset: Value) -> Value:
     """The word at an offset in bytes, at any alignment."""
     return Value(code.let(f"load i32, ptr {code.element(pointer, UINT8, offset)}, align 1"), INT32)
@@ -110,32 +115,34 @@ def read_zero_point(code: Code, kind: Dot, buffer: Value, start: Value) -> Value
     return code.either(code.compare("sge", buffer, index(0)), read, lambda: index(0))
 
 
-def print_tile(module: Module, name: str, kind: Dot, rows: int, vectors: int) -> None:
-    """``name(a, b, c, starts, a_row, words, c_row, columns)``: a tile's sums, which begin at ``starts`` of each row
-    where they are integers, written to ``columns`` of c."""
+def print_tile(module: Module, name: str, kind: Dot, rows: int, width: int) -> None:
+    """``name(a, b, c, starts, a_row, words, c_row, columns)``: sums of a tile of ``width`` columns. They begin at
+    ``starts`` of each row where they are integers, and are written to ``columns`` of c."""
     tile = tile_of(module.target)
-    lanes = tile.lanes
+    firsts = range(0, width, tile.lanes)
+    widths = [min(tile.lanes, width - first) for first in firsts]
     code = Code(module)
     numbers = ("a_row", "words", "c_row", "columns")
     a_row, words, c_row, columns = map(argument, numbers)
     lines = [code.element("%a", UINT8, code.mul(a_row, index(r))) for r in range(rows)]
     sums = []
     for r in range(rows):
-        start = const(0, kind.sums, lanes)
+        start = const(0, kind.sums)
         if kind.left.is_int:
-            start = code.splat(llvm_vector.load(code, code.element("%starts", INT32, index(r)), INT32), lanes)
-        sums += [start] * vectors
+            start = llvm_vector.load(code, code.element("%starts", INT32, index(r)), INT32)
+        sums += [code.splat(start, lanes) for lanes in widths]
     loop = Loop(code, inside := Code(module), [index(0), index(0), *sums])
     along, down, *sums = loop.carried
     row = inside.element("%b", INT32, down)
     right = []
-    for v in range(vectors):
-        part = llvm_vector.load(inside, inside.element(row, INT32, index(v * lanes)), INT32, lanes)
+    for first, lanes in zip(firsts, widths, strict=True):
+        part = llvm_vector.load(inside, inside.element(row, INT32, index(first)), INT32, lanes)
         right.append(kind.right_word(inside, part))
     for r in range(rows):
-        left = inside.splat(load_word(inside, lines[r], along), lanes)
-        for v in range(vectors):
-            sums[r * vectors + v] = kind.add(inside, sums[r * vectors + v], left, right[v])
+        left = load_word(inside, lines[r], along)
+        for v, lanes in enumerate(widths):
+            k = r * len(widths) + v
+            sums[k] = kind.add(inside, sums[k], inside.splat(left, lanes), right[v])
     following = plus(inside, along, WORD)
     again = inside.compare("slt", following, code.mul(words, index(WORD)))
     _, _, *sums = loop.close([following, plus(inside, down, tile.width), *sums], again)
@@ -143,18 +150,17 @@ def print_tile(module: Module, name: str, kind: Dot, rows: int, vectors: int) ->
     def write(masks: list[Value] | None) -> None:
         for r in range(rows):
             target = code.element("%c", kind.sums, code.mul(c_row, index(r)))
-            for v in range(vectors):
-                place, value = code.element(target, kind.sums, index(v * lanes)), sums[r * vectors + v]
+            for v, first in enumerate(firsts):
+                pointer, value = code.element(target, kind.sums, index(first)), sums[r * len(widths) + v]
                 if masks is None:
-                    llvm_vector.store(code, place, value)
+                    llvm_vector.store(code, pointer, value)
                 else:
-                    llvm_vector.masked_store(code, place, value, masks[v])
+                    llvm_vector.masked_store(code, pointer, value, masks[v])
 
-    parts = range(0, vectors * lanes, lanes)
     when(
         code,
-        code.compare("sge", columns, index(vectors * lanes)),
+        code.compare("sge", columns, index(width)),
         lambda: write(None),
-        lambda: write([lanes_below(code, columns, lanes, first) for first in parts]),
+        lambda: write([lanes_below(code, columns, n, first) for first, n in zip(firsts, widths, strict=True)]),
     )
     define(module, name, ("a", "b", "c", "starts"), numbers, code)
