@@ -226,6 +226,11 @@ class Device(ABC):
         """How many of the host's a run keeps busy that does not say so; None for hardware that is not made of them."""
         return None
 
+    def keep_calm(self) -> None:
+        """From here on its threads of the host's sleep when there is nothing to do, where they would watch for work:
+        somebody else wants the CPUs. Nothing, the default, for hardware that has none."""
+        return None
+
     def keep(self, runs: Sequence[Runnable]) -> bytes | None:
         """What `restore` makes them of, in another process on the same device. None, the default: they are built."""
         return None

@@ -31,6 +31,7 @@ from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import Program
 from omniop.backends.cpu.sequence import sequence
 from omniop.backends.cpu.team.cpus import default_threads
+from omniop.backends.cpu.team.workers import team
 from omniop.opset.dtype import DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Call, Kernel, Work, tuned_kernel
@@ -127,6 +128,9 @@ class CpuDevice(Device):
     @property
     def threads(self) -> int:
         return default_threads()
+
+    def keep_calm(self) -> None:
+        team().calm = True
 
     def keep(self, runs: Sequence[Runnable]) -> bytes:
         return kept.keep(runs, self._scratch)

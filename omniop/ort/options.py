@@ -109,6 +109,8 @@ SESSION_CONFIG: Mapping[str, Option] = {
     "session.load_model_format": _only("ONNX", "ONNX", meaning="a model is an ONNX file"),
     "session.set_denormal_as_zero": _only("0", "0", meaning="denormal numbers are kept"),
     "session.enable_gelu_approximation": _only("0", "0", meaning="Gelu is not approximated"),
+    "session.intra_op.allow_spinning": _only("1", "0", "1", meaning="0: the cpu's threads, the process's, do not spin"),
+    "session.force_spinning_stop": _only("0", "0", "1", meaning="1: as allow_spinning = 0"),
     **dict.fromkeys(
         (
             "session.disable_prepacking",
@@ -116,8 +118,6 @@ SESSION_CONFIG: Mapping[str, Option] = {
             "session.use_device_allocator_for_initializers",
             "session.use_memory_mapped_ort_model",
             "session.inter_op.allow_spinning",
-            "session.intra_op.allow_spinning",
-            "session.force_spinning_stop",
             "session.dynamic_block_base",
             "session.disable_double_qdq_remover",
             "session.disable_quant_qdq",
@@ -229,6 +229,8 @@ class Settings:
     dims: Mapping[str, int] = field(default_factory=dict)
     """Sizes of named dims that feeds have to have."""
     providers: tuple[tuple[str, dict[str, str]], ...] = ()
+    spins: bool = True
+    """Whether threads may watch for work while there is none."""
 
 
 class SessionOptions(_Options):
@@ -266,7 +268,11 @@ class SessionOptions(_Options):
         level = options.log_severity_level if options.log_severity_level >= 0 else _default_severity
         refuses = options._config.get("session.disable_cpu_ep_fallback") == "1"
         fallback: Fallback = "error" if refuses else "silent" if level >= _SILENT else "warn"
-        return Settings(options.intra_op_num_threads or None, fallback, dict(options._dims), tuple(options._providers))
+        calm = ("session.intra_op.allow_spinning", "0"), ("session.force_spinning_stop", "1")
+        return Settings(
+            *(options.intra_op_num_threads or None, fallback, dict(options._dims), tuple(options._providers)),
+            spins=not any(options._config.get(key) == value for key, value in calm),
+        )
 
     @classmethod
     def _of_onnxruntime(cls, given: Any) -> SessionOptions:

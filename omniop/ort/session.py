@@ -70,6 +70,9 @@ class InferenceSession:
         self._providers = chosen.providers
         self._sizes = settings.dims
         self.session = Session(self._source, chosen.devices, threads=settings.threads, fallback=settings.fallback)
+        if not settings.spins:
+            for device in self.session.devices:
+                device.keep_calm()
         graph = self.session.model.graph
         self._inputs = [_node_arg(v, self._sizes) for v in graph.inputs if not v.constant]
         self._initializers = [_node_arg(v, self._sizes) for v in graph.inputs if v.constant]

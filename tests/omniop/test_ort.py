@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from small_models import affine, model
 
 import omniop
+from omniop.backends.cpu.team import workers
 from omniop.ort import options as ort_options
 from omniop.ort import providers
 
@@ -195,6 +196,25 @@ def test_options_are_kept(ort: ModuleType) -> None:
     made = session(ort, affine(), sess_options=options)
     assert made.get_session_options().intra_op_num_threads == 2
     np.testing.assert_array_equal(made.run(None, {"x": X, "b": B}, ort.RunOptions())[0], EXPECTED)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "calm"),
+    [
+        ("session.intra_op.allow_spinning", "0", True),
+        ("session.intra_op.allow_spinning", "1", False),
+        ("session.force_spinning_stop", "1", True),
+        ("session.inter_op.allow_spinning", "0", False),
+    ],
+)
+def test_threads_that_may_not_spin_sleep(key: str, value: str, calm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_team", workers.Team())
+    options = omniop.SessionOptions()
+    options.add_session_config_entry(key, value)
+    omniop.InferenceSession(affine().SerializeToString(), options)
+    assert workers.team().calm is calm
+    with pytest.raises(omniop.OptionError, match="allow_spinning = 'perhaps' cannot be honoured"):
+        options.add_session_config_entry("session.intra_op.allow_spinning", "perhaps")
 
 
 @BOTH

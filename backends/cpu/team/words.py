@@ -26,6 +26,8 @@ class Word(IntEnum):
     """Tasks of the job that are not done."""
     STOP = 4 * _LINE
     """1 when workers are to return."""
+    CALM = STOP + 1
+    """1 where workers do not watch for work: they sleep as soon as there is none."""
     FUNCTION = 5 * _LINE
     BUFFERS = FUNCTION + 1
     CONTEXT = FUNCTION + 2

@@ -32,7 +32,7 @@ idle:
   br label %watch
 
 watch:
-  %turn = phi i64 [ 0, %idle ], [ %turn.next, %pause ], [ 0, %early ], [ 0, %yield ]
+  %turn = phi i64 [ 0, %idle ], [ %turn.next, %pause ], [ 0, %counted ], [ 0, %yield ]
   %job = load atomic i64, ptr %control acquire, align 8
   %same = icmp eq i64 %job, %seen
   br i1 %same, label %pause, label %work
@@ -49,6 +49,12 @@ clock:
   br i1 %ends, label %end, label %early
 
 early:
+  %calm.at = getelementptr i64, ptr %control, i64 CALM
+  %calm = load atomic i64, ptr %calm.at monotonic, align 8
+  %tireless = icmp eq i64 %calm, 0
+  br i1 %tireless, label %counted, label %sleep
+
+counted:
   %time = call i64 @now()
   %waited = sub i64 %time, %since
   %short = icmp ult i64 %waited, SPIN_NS

@@ -8,9 +8,11 @@ import threading
 import time
 from typing import NamedTuple
 
+import numpy as np
+
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.team.code import available, functions
-from omniop.backends.cpu.team.words import MAX_THREADS, WORDS
+from omniop.backends.cpu.team.words import MAX_THREADS, WORDS, Word
 
 _PAGE = 4096
 """Workers' scratch memory begins at one: no two write to one line, and each is where its worker is."""
@@ -45,6 +47,15 @@ class Team:
     def at_work(self) -> bool:
         """Whether there are workers."""
         return bool(self._workers)
+
+    @property
+    def calm(self) -> bool:
+        """Whether workers sleep as soon as there is nothing to do, and do not watch for work."""
+        return bool(self._control.bytes.view(np.int64)[Word.CALM])
+
+    @calm.setter
+    def calm(self, calm: bool) -> None:
+        self._control.bytes.view(np.int64)[Word.CALM] = calm
 
     def gather(self, threads: int) -> int:
         """How many threads, at most ``threads``, can run a program: the caller and that many workers less one."""
@@ -99,6 +110,7 @@ def _renew() -> Team:
     """Another team for those who come; gives the one that was there."""
     global _team
     before, _team = _team, Team()
+    _team.calm = before.calm
     return before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -16,11 +17,12 @@ import pytest
 
 from omniop.backends.base import Launched, LaunchError
 from omniop.backends.codegen.llvm_ir import Module
-from omniop.backends.cpu import jit, program, recording
+from omniop.backends.cpu import BACKEND, jit, program, recording
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording, shares, tasks_of
 from omniop.backends.cpu.sequence import sequence
+from omniop.backends.cpu.team import workers
 from omniop.backends.cpu.team.code import available
 from omniop.backends.cpu.team.cpus import VARIABLE
 from omniop.backends.cpu.team.workers import Team, team
@@ -199,6 +201,29 @@ def test_workers_that_have_nothing_to_do_cost_nothing() -> None:
     before = time.process_time()
     time.sleep(0.3)
     assert time.process_time() - before < 0.05
+
+
+def idle_seconds() -> float:
+    """Of the CPU, while there is nothing to do for five milliseconds after a job: the median."""
+    spent = []
+    for _ in range(40):
+        counted(64, 1, 3)
+        before = time.process_time()
+        time.sleep(0.005)
+        spent.append(time.process_time() - before)
+    return statistics.median(spent)
+
+
+def test_a_calm_team_does_not_watch_for_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_team", Team())
+    watching = idle_seconds()
+    BACKEND.devices()[0].keep_calm()
+    assert idle_seconds() < watching / 4
+    counted(1001, 40, 3)
+    before = workers._renew()
+    assert team().calm
+    before.dismiss(5)
+    team().dismiss(5)
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------

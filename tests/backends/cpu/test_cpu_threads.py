@@ -15,8 +15,9 @@ import omniop
 from omniop.backends.cpu import blas
 from omniop.backends.cpu.team import cpus
 from omniop.backends.cpu.team.cpus import VARIABLE, default_threads, quotas
-from omniop.cli.show import devices_table, placement_line
+from omniop.cli.show import placement_line, print_devices
 from omniop.opset.errors import DeviceError
+from omniop.terminal import console
 
 
 def test_the_environment_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +72,12 @@ def test_a_system_without_control_groups(tmp_path: Path) -> None:
     assert list(quotas(tmp_path / "none", tmp_path)) == []
 
 
-def test_people_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_people_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(VARIABLE, "5")
     (cpu,) = (d for d in omniop.devices() if d.name == "cpu")
     assert cpu.threads == 5
-    assert "5 threads" in " ".join(str(c) for column in devices_table([cpu]).columns for c in column.cells)
+    print_devices([cpu], console())
+    assert ", 5 threads " in capsys.readouterr().out
     x = np.ones(4, np.float32)
     for threads, told in ((None, 5), (3, 3)):
         session = omniop.load(model("Relu", {"x": x}), threads=threads)
