@@ -168,16 +168,16 @@ class _Channel:
         window, width = self.window, self.field[Field.OUT_WIDTH]
         (rows, _), (step, _), (down, _) = window.kernel, window.strides, window.dilations
         top = code.mul(first, index(step))
-        made: dict[int, list[Value]] = {}
+        meet: dict[int, list[tuple[int, int]]] = {}  # by line: what it adds to, and with which row of weights
         for r in range(count):
-            total = self.start
             for i in range(rows):
-                number = r * step + i * down
-                if number not in made:
-                    made[number] = self._words(code, self._span(code, plus(code, top, number), left, known))
-                for k, value in enumerate(made[number]):
-                    total = window.kind.add(code, total, self.weights[i * window.words + k], value)
-            # in order: a narrow line spills into the next one
+                meet.setdefault(r * step + i * down, []).append((r, i))
+        totals = [self.start] * count
+        for number in sorted(meet):  # a sum waits for what was added to it before: others are in between
+            for k, value in enumerate(self._words(code, self._span(code, plus(code, top, number), left, known))):
+                for r, i in meet[number]:
+                    totals[r] = window.kind.add(code, totals[r], self.weights[i * window.words + k], value)
+        for r, total in enumerate(totals):  # in order: a narrow line spills into the next one
             place = code.add(code.mul(width, plus(code, first, r)), x)
             llvm_vector.store(code, code.element("%to", INT32, place), total)
 
