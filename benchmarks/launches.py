@@ -31,7 +31,7 @@ from omniop.cli.inputs import feeds_of
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.report import StepReport
 from omniop.dispatcher.template import Launch
-from omniop.opset.expr import format_expr
+from omniop.opset.expr_text import format_expr
 from omniop.opset.kernel import Call, Work
 
 

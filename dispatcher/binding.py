@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from omniop.opset import expr
+from omniop.opset.alu import INTEGER, trunc_div
 from omniop.opset.expr import Expr
 
 _INFIX = {
@@ -29,7 +30,7 @@ class SizeFunction:
 
     def __call__(self, values: Sequence[int]) -> tuple[int, ...]:
         if self._function is None:
-            scope: dict[str, Any] = {"trunc_div": expr.trunc_div, "rem": expr.INTEGER["rem"]}
+            scope: dict[str, Any] = {"trunc_div": trunc_div, "rem": INTEGER["rem"]}
             exec(self._code, scope)  # see the module: integers only
             self._function = scope["sizes"]
         return self._function(values)

@@ -21,7 +21,11 @@ These words are the contract of a backend's ``map``; `omniop.backends.reference`
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from omniop.opset.dtype import DType
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,39 @@ ALU: dict[str, AluOp] = {
 MONOIDS = ("add", "mul", "min", "max", "and", "or", "argmin", "argmax")
 """What ``reduce`` combines with. ``argmin`` and ``argmax`` run over (value, index) pairs and give the index: of equal
 values the smallest index wins, and the first NaN beats every number."""
+
+
+def wrap(value: int, dtype: DType) -> int:
+    """``value`` modulo 2**bits, in the range of the integer ``dtype``."""
+    value &= (1 << dtype.bits) - 1
+    return value - (1 << dtype.bits) if dtype.kind == "i" and value >> (dtype.bits - 1) else value
+
+
+def trunc_div(a: int, b: int) -> int:
+    """Integer quotient rounded towards zero; a / 0 = 0."""
+    if b == 0:
+        return 0
+    return -(-a // b) if (a < 0) != (b < 0) else a // b
+
+
+INTEGER: dict[str, Callable[..., int | bool]] = {
+    "neg": lambda a: -a,
+    "abs": abs,
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "min": min,
+    "max": max,
+    "div": trunc_div,
+    "rem": lambda a, b: 0 if b == 0 else int(math.fmod(a, b)) if abs(a) < 2**53 else a - b * trunc_div(a, b),
+    "floordiv": lambda a, b: a // b,
+    "floormod": lambda a, b: a % b,
+    "and": lambda a, b: a & b,
+    "or": lambda a, b: a | b,
+    "xor": lambda a, b: a ^ b,
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+}
+"""Exact integer arithmetic of the operations that index expressions use."""

@@ -22,13 +22,12 @@ hole        ()                         None: the value a tuned kernel computed, 
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from omniop.opset.alu import ALU, MONOIDS
+from omniop.opset.alu import ALU, INTEGER, MONOIDS, wrap
 from omniop.opset.dtype import BOOL, INT64, DType
 
 
@@ -68,6 +67,8 @@ class Expr:
     """Both kept by `omniop.opset.poly`, for nodes that it was asked about."""
 
     def __repr__(self) -> str:
+        from omniop.opset.expr_text import format_expr
+
         return format_expr(self)
 
     def __copy__(self) -> Expr:
@@ -187,12 +188,6 @@ def const(value: bool | int | float | complex, dtype: DType) -> Expr:
     else:
         value = wrap(int(value), dtype) if dtype.is_int else float(value)
     return _make("const", dtype, (), value)
-
-
-def wrap(value: int, dtype: DType) -> int:
-    """``value`` modulo 2**bits, in the range of the integer ``dtype``."""
-    value &= (1 << dtype.bits) - 1
-    return value - (1 << dtype.bits) if dtype.kind == "i" and value >> (dtype.bits - 1) else value
 
 
 def index(value: Scalar) -> Expr:
@@ -343,35 +338,6 @@ def alu(name: str, *args: Expr) -> Expr:
     folded = _fold(name, result, args) if dtype.kind in "bui" else None
     return folded if folded is not None else _make("alu", result, args, name)
 
-
-def trunc_div(a: int, b: int) -> int:
-    """Integer quotient rounded towards zero; a / 0 = 0."""
-    if b == 0:
-        return 0
-    return -(-a // b) if (a < 0) != (b < 0) else a // b
-
-
-INTEGER: dict[str, Callable[..., int | bool]] = {
-    "neg": lambda a: -a,
-    "abs": abs,
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "min": min,
-    "max": max,
-    "div": trunc_div,
-    "rem": lambda a, b: 0 if b == 0 else int(math.fmod(a, b)) if abs(a) < 2**53 else a - b * trunc_div(a, b),
-    "floordiv": lambda a, b: a // b,
-    "floormod": lambda a, b: a % b,
-    "and": lambda a, b: a & b,
-    "or": lambda a, b: a | b,
-    "xor": lambda a, b: a ^ b,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-}
-"""Exact integer arithmetic of the operations that index expressions use."""
 
 _RIGHT_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1, "floordiv": 1, "or": 0, "xor": 0, "shl": 0, "shr": 0}
 
@@ -531,39 +497,3 @@ def evaluate(root: Expr, sizes: Mapping[str, int], axes: Mapping[int, int] | Non
         else:
             raise ValueError(f"not an expression over sizes: {root!r}")
     return memo[root]
-
-
-_INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "floormod": "%", "and": "&", "or": "|"},
-    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "xor": "^", "shl": "<<", "shr": ">>"},
-}
-
-
-def format_expr(node: Expr, depth: int = 8) -> str:
-    """Short text for people, ``explain`` and error messages; what lies deeper than ``depth`` is left out. (Written out
-    in full, an expression that shares operands may be exponentially long.)"""
-    if depth == 0 and node.args:
-        return "..."
-    parts = [format_expr(a, depth - 1) for a in node.args]
-    if node.op == "const":
-        return repr(node.attr)
-    if node.op == "size":
-        return str(node.attr)
-    if node.op == "axis":
-        return f"i{node.attr}"
-    if node.op == "load":
-        n = len(parts) - 2 if node.attr.guarded else len(parts)
-        guard = f" if {parts[n]} else {parts[n + 1]}" if node.attr.guarded else ""
-        return f"{node.attr.source}[{', '.join(parts[:n])}{guard}]"
-    if node.op == "alu":
-        return (
-            f"({parts[0]} {_INFIX[node.attr]} {parts[1]})"
-            if node.attr in _INFIX
-            else f"{node.attr}({', '.join(parts)})"
-        )
-    if node.op == "reduce":
-        n = node.attr.axes
-        return f"{node.attr.monoid}[{', '.join(parts[:n])}]({', '.join(parts[n:])})"
-    if node.op in ("carry", "hole"):
-        return f"{node.op}{'' if node.attr is None else node.attr}"
-    return f"{node.dtype if node.op == 'cast' else node.op}({', '.join(parts)})"

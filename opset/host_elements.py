@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from omniop.opset import expr, poly
+from omniop.opset import poly
+from omniop.opset.alu import trunc_div, wrap
 from omniop.opset.dtype import DType
 from omniop.opset.errors import ModelError
 from omniop.opset.lower.common import at_most
@@ -33,7 +34,7 @@ def divide(a: Element, b: Element) -> Element:
     if isinstance(a, float):
         return float(np.float64(a) / np.float64(b))
     if isinstance(a, int) and isinstance(b, int):
-        return expr.trunc_div(a, b)
+        return trunc_div(a, b)
     if not _nonnegative(b):
         a, b = -a, -b
     if isinstance(b, int) and b == 0:
@@ -154,7 +155,7 @@ def rounded(value: Element, dtype: DType) -> Element:
     if dtype.is_int:
         if isinstance(value, float):
             value = int(value) if math.isfinite(value) else 0
-        return value if isinstance(value, SymInt) else expr.wrap(int(value), dtype)
+        return value if isinstance(value, SymInt) else wrap(int(value), dtype)
     with np.errstate(all="ignore"):
         return float(dtype.numpy.type(value if isinstance(value, float) else int(value)))
 

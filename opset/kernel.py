@@ -18,6 +18,7 @@ from typing import Any
 from omniop.opset import expr
 from omniop.opset.dtype import DType
 from omniop.opset.expr import Expr
+from omniop.opset.expr_text import format_expr
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Kernel:
 
     def describe(self) -> str:
         """One line for ``explain``."""
-        return "; ".join(expr.format_expr(s.value)[:120] for s in self.stores)
+        return "; ".join(format_expr(s.value)[:120] for s in self.stores)
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,8 @@ class Call:
     def describe(self) -> str:
         text = f"{self.prim}({', '.join(f'{n}={v}' for n, v in self.attrs)})"
         if self.scores is not None:
-            text += f" of {expr.format_expr(self.scores)[:100]}"
-        return text if self.epilogue is None else f"{text} then {expr.format_expr(self.epilogue)[:100]}"
+            text += f" of {format_expr(self.scores)[:100]}"
+        return text if self.epilogue is None else f"{text} then {format_expr(self.epilogue)[:100]}"
 
 
 Work = Kernel | Call

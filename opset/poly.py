@@ -19,6 +19,7 @@ from math import gcd
 from omniop.opset import expr
 from omniop.opset.dtype import INT64
 from omniop.opset.expr import Expr
+from omniop.opset.expr_text import format_expr
 
 Monomial = tuple[Expr, ...]
 Poly = dict[Monomial, int]
@@ -29,7 +30,7 @@ _ORDER = {"size": 0, "axis": 1}
 @lru_cache(maxsize=1 << 16)
 def _sort_key(atom: Expr) -> tuple[int, str, bytes]:
     """An order that does not change from run to run, and in which no two atoms are equal."""
-    return (_ORDER.get(atom.op, 2), expr.format_expr(atom, 3), _digest(atom))
+    return (_ORDER.get(atom.op, 2), format_expr(atom, 3), _digest(atom))
 
 
 def _digest(root: Expr) -> bytes:

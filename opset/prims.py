@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from omniop.opset import expr, poly
+from omniop.opset import expr
 from omniop.opset.definitions import (
     Definition,
     Map,
@@ -36,6 +36,7 @@ from omniop.opset.definitions import (
 from omniop.opset.dtype import FLOAT32, INT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr, Scalar
+from omniop.opset.reshaping import reshape_index
 from omniop.opset.sym import Dim, as_expr, known_equal, product
 from omniop.opset.trace import current
 
@@ -330,35 +331,7 @@ def reshape(t: Tensor, shape: Sequence[Dim]) -> Tensor:
     if t.empty:
         return full(shape, 0, t.dtype)
     extents = tuple(as_expr(d) for d in shape)
-    return map_of(shape, lambda *i: t.at(*_reshape_index(i, extents, t.extents)))
-
-
-def _reshape_index(axes: Sequence[Expr], shape: tuple[Expr, ...], old: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """Indices into ``old``; runs of dims with equal products are taken apart alone, which keeps divisions few."""
-    result: list[Expr] = []
-    i = j = 0
-    one = expr.const(1, INT64)
-    while j < len(old):
-        start_i, start_j = i, j
-        left, right = (shape[i] if i < len(shape) else one), old[j]
-        i, j = i + 1, j + 1
-        while not poly.same(left, right):
-            if i >= len(shape) and j >= len(old):
-                break
-            take_new = i < len(shape) and (j >= len(old) or not _covers(left, right))
-            if take_new:
-                left, i = poly.simplify(left * shape[i]), i + 1
-            else:
-                right, j = poly.simplify(right * old[j]), j + 1
-        inside = poly.linear(tuple(axes[start_i:i]), shape[start_i:i])
-        result.extend(poly.delinear(inside, old[start_j:j]))
-    return tuple(result)
-
-
-def _covers(left: Expr, right: Expr) -> bool:
-    """Whether the new shape's run is already the longer one, by its value in this run."""
-    env = current().env
-    return env.hint(left) >= env.hint(right)
+    return map_of(shape, lambda *i: t.at(*reshape_index(i, extents, t.extents)))
 
 
 def transpose(t: Tensor, perm: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ from omniop.opset import expr, poly
 from omniop.opset.dtype import FLOAT32, DType
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Kernel, Param, Store, View
-from omniop.opset.legalise import Capabilities, legalise_expr, stored_dtype
+from omniop.opset.legalise import Capabilities, legalise_expr, stored_params
 
 MAX_TAPS = 64
 """Elements of a window that are written out one by one."""
@@ -40,7 +40,7 @@ def epilogue_kernel(call: Call, caps: Capabilities) -> Kernel:
     view = call.results[0]
     dtype = hole_dtype(call)
     place = poly.linear(_axes(view), view.shape)
-    params = (*_stored_params(call, caps), Param(dtype))
+    params = (*stored_params(call, caps), Param(dtype))
     return _with_epilogue(call, params, expr.load(len(call.params), (place,), dtype), call.sizes)
 
 
@@ -79,7 +79,7 @@ def block_kernel(call: Call, caps: Capabilities, sums: DType | None = None) -> K
         changes = {n: value for n in expr.walk(call.epilogue) if n.op == "hole"}
         changes |= {a: p for a, p in zip(_axes(view), places, strict=True) if a.op == "axis"}
         value = expr.substitute(call.epilogue, changes)
-    params = (*_stored_params(call, caps), Param(sums))
+    params = (*stored_params(call, caps), Param(sums))
     stores = (Store(view.buffer, _offset(view, places), value),)
     return Kernel(params, tuple(axes.values()), stores, call.sizes + BlockSize.PLACES + lead)
 
@@ -102,7 +102,7 @@ def scores_kernel(call: Call, caps: Capabilities) -> Kernel:
     axes = (expr.axis(k, d) for k, d in enumerate((*batch, queries, keys)))
     changes = {n: value for n in expr.walk(call.scores) if n.op == "hole"}
     changes |= {a: p for a, p in zip(axes, places, strict=True) if a.op == "axis"}
-    params = (*(replace(p, written=False) for p in _stored_params(call, caps)), Param(FLOAT32), Param(FLOAT32, True))
+    params = (*(replace(p, written=False) for p in stored_params(call, caps)), Param(FLOAT32), Param(FLOAT32, True))
     store = Store(len(call.params) + 1, place, expr.substitute(call.scores, changes))
     return Kernel(params, (row, column), (store,), call.sizes + BlockSize.PLACES + rank - 2)
 
@@ -113,7 +113,7 @@ def copy_kernel(call: Call, operand: int, caps: Capabilities, row: int | None = 
     axes = _axes(view)
     own = tuple(a for a in axes if a.op == "axis")
     value = expr.load(view.buffer, (_offset(view, axes),), view.dtype)
-    params = tuple(replace(p, written=False) for p in _stored_params(call, caps))
+    params = tuple(replace(p, written=False) for p in stored_params(call, caps))
     shape = view.shape if row is None else (*view.shape[:-1], expr.index(row))
     store = Store(len(call.params), poly.linear(axes, shape), value)
     return Kernel((*params, Param(view.dtype, True)), own, (store,), call.sizes)
@@ -198,7 +198,7 @@ def depthwise_kernel(call: Call, caps: Capabilities) -> Kernel | None:
             weight = weight + w.strides[2 + k] * i
         element = expr.load(len(call.params), (place,), x.dtype)
         products.append(element * expr.load(w.buffer, (weight,), w.dtype))
-    params = (*_stored_params(call, caps), Param(x.dtype))
+    params = (*stored_params(call, caps), Param(x.dtype))
     return _with_epilogue(call, params, _sum(products), call.sizes + len(x.shape))
 
 
@@ -229,10 +229,6 @@ def _offset(view: View, index: Sequence[Expr]) -> Expr:
     for i, stride in zip(index, view.strides, strict=True):
         place = place + i * stride
     return poly.simplify(place)
-
-
-def _stored_params(call: Call, caps: Capabilities) -> tuple[Param, ...]:
-    return tuple(Param(stored_dtype(p.dtype, caps), p.written) for p in call.params)
 
 
 def _points(shape: Sequence[int]) -> list[tuple[int, ...]]:

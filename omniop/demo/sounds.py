@@ -71,7 +71,7 @@ def melody(rate: int) -> tuple[Sound, list[tuple[float, float, int]]]:
     for (pitch, beats), start in zip(MELODY, starts[:-1].tolist(), strict=True):
         length = beats * _BEAT * 0.92
         at = round(start * rate)
-        string = _plucked(440 * 2 ** ((pitch - 69) / 12), length, rate)
+        string = plucked(440 * 2 ** ((pitch - 69) / 12), length, rate)
         sound[at : at + len(string)] += string
         notes.append((start, start + length, pitch))
     return (0.5 * sound / np.abs(sound).max()).astype(np.float32), notes
@@ -81,9 +81,9 @@ def _silence(seconds: float) -> Sound:
     return np.zeros(round(seconds * voice.RATE), np.float32)
 
 
-def _plucked(frequency: float, seconds: float, rate: int) -> npt.NDArray[np.float64]:
+def plucked(frequency: float, seconds: float, rate: int, decay: float = 1.5) -> npt.NDArray[np.float64]:
     """A string's harmonics, the higher the weaker and the sooner gone; damped at its end."""
     time = np.arange(round(seconds * rate)) / rate
-    harmonics = [np.sin(2 * np.pi * frequency * k * time) * np.exp(-1.5 * k * time) / k**2 for k in range(1, 7)]
+    harmonics = [np.sin(2 * np.pi * frequency * k * time) * np.exp(-decay * k * time) / k**2 for k in range(1, 7)]
     damped = np.minimum(1, np.minimum(time / 0.004, (seconds - time) / 0.04))
     return np.sum(harmonics, axis=0) * damped

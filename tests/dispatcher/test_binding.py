@@ -7,8 +7,9 @@ import pytest
 
 from omniop.dispatcher.binding import SizeFunction
 from omniop.opset import expr
+from omniop.opset.alu import INTEGER
 from omniop.opset.dtype import BOOL, INT64
-from omniop.opset.expr import INTEGER, Expr
+from omniop.opset.expr import Expr
 
 NAMES = ("A", "B", "~e", "~f")
 LEAVES = tuple(map(expr.size, NAMES))

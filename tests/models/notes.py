@@ -9,13 +9,14 @@ from collections.abc import Collection
 
 import numpy as np
 
+from omniop.demo.pitch import RATE, WINDOW
+from omniop.demo.sounds import plucked
+
 FILE = "saved_models/icassp_2022/nmp.onnx"
 """Of the package ``basic_pitch``."""
 INPUT = "serving_default_input_2:0"
 NOTES = "StatefulPartitionedCall:1"
 """f32 [windows, frames, 88]: how likely each key of a piano sounds. Beside it, the onsets (2) and the contour (0)."""
-RATE = 22050
-SAMPLES = 2 * RATE - 256
 
 _LOWEST = 27.5  # Hz, A0
 _NAMES = ("A", "A#", "B", "C", "C#", "D", "D#", "E", "F", "F#", "G", "G#")
@@ -29,13 +30,10 @@ def bin_of(note: str) -> int:
 
 
 def played(*notes: str) -> np.ndarray:
-    """Strings plucked together, in a room that is not quite silent: f32 [1, SAMPLES, 1]."""
-    t = np.arange(SAMPLES) / RATE
-    sound = 1e-3 * np.random.default_rng(0).standard_normal(SAMPLES)
+    """Strings plucked together, in a room that is not quite silent: f32 [1, WINDOW, 1]."""
+    sound = 1e-3 * np.random.default_rng(0).standard_normal(WINDOW)
     for note in notes:
-        frequency = _LOWEST * 2 ** (bin_of(note) / 12)
-        for k in range(1, 7):
-            sound += 0.2 / k**1.5 * np.exp(-0.7 * k * t) * np.sin(2 * np.pi * k * frequency * t)
+        sound += 0.2 * plucked(_LOWEST * 2 ** (bin_of(note) / 12), WINDOW / RATE, RATE, decay=0.7)
     return sound.astype(np.float32)[None, :, None]
 
 

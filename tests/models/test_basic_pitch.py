@@ -10,6 +10,7 @@ import pytest
 
 import omniop
 from omniop.conformance.oracles import onnxruntime_engine
+from omniop.demo.pitch import RATE, WINDOW
 from tests.models.conftest import MOSTLY, ModelFile
 from tests.models.notes import FILE, INPUT, NOTES, bin_of, heard, played
 
@@ -25,7 +26,7 @@ def test_bins() -> None:
 
 def test_hears_a_pure_tone(device: str, model: Path) -> None:
     """440 Hz is A4."""
-    t = np.arange(43844) / 22050
+    t = np.arange(WINDOW) / RATE
     tone = (0.3 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)[None, :, None]
     session = omniop.load(model, device=device, fallback="error")
     assert heard(session.run({INPUT: tone})[NOTES]) == {48}

@@ -10,6 +10,7 @@ import pytest
 
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
+from omniop.opset.alu import wrap
 from omniop.opset.dtype import (
     BFLOAT16,
     BOOL,
@@ -157,7 +158,7 @@ def test_doubles_round_once() -> None:
 def test_wrap_every_byte(dtype: DType) -> None:
     held = INT8 if dtype.kind == "i" else UINT8
     x = np.arange(256).astype(np.uint8).view(held.numpy)
-    wanted = [expr.wrap(int(v), dtype) for v in x]
+    wanted = [wrap(int(v), dtype) for v in x]
     np.testing.assert_array_equal(evaluate(wrap_integer(at(0, held), dtype), {0: x}), wanted)
 
 
