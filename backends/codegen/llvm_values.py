@@ -115,8 +115,8 @@ class Values:
             return node.args[1:]
         if node.op == "alu" and node.attr in _COMPARISONS and all(map(is_index, node.args)):
             return ()
-        if (rounded := llvm_rounding.operands(node)) is not None:
-            return rounded
+        if (rounded := llvm_rounding.find(node)) is not None:
+            return rounded.operands
         return () if node.op in ("axis", "reduce") else node.args
 
     def settled(self, node: Expr, scope: Scope, lanes: int) -> Value:
@@ -148,8 +148,8 @@ class Values:
                 return self.reduce(node, scope)
         if node.op == "alu" and (known := self._known_comparison(node, scope)) is not None:
             return known
-        if (rounded := llvm_rounding.operands(node)) is not None:
-            return llvm_rounding.rounded(scope, node, *(self.value(a, scope) for a in rounded))
+        if (rounded := llvm_rounding.find(node)) is not None:
+            return llvm_rounding.rounded(scope, rounded, *(self.value(a, scope) for a in rounded.operands))
         lanes = max(self.value(a, scope).lanes for a in node.args)
         args = [self.settled(a, scope, lanes) for a in node.args]
         match node.op:

@@ -9,7 +9,7 @@ import pytest
 from llvm_runner import element, launch, reads, reference, writes
 
 from omniop.backends.codegen.llvm_ir import Target
-from omniop.backends.codegen.llvm_rounding import operands
+from omniop.backends.codegen.llvm_rounding import find
 from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32, INT8, INT32, UINT8, DType
 from omniop.opset.expr import Expr
@@ -45,7 +45,7 @@ def test_bytes_are_rounded_and_saturate(target: Target, dtype: DType) -> None:
     i = expr.raw_axis(0, expr.size("s0"))
     ends = np.iinfo(dtype.numpy)
     value = quantised(element(0, i), element(1, expr.index(0), dtype), dtype)
-    assert operands(value) is not None
+    assert find(value) is not None
     kernel = Kernel((reads(), reads(dtype), writes(dtype)), (i,), (Store(2, i, value),), 1)
     for length in LENGTHS:
         for zero in (ends.min, ends.max, 0, 3):
@@ -61,7 +61,7 @@ def test_bytes_that_are_read_as_integers(target: Target, dtype: DType) -> None:
     i = expr.raw_axis(0, expr.size("s0"))
     ends = np.iinfo(dtype.numpy)
     value = expr.cast(quantised(element(0, i), element(1, i, dtype), dtype), INT32)
-    assert operands(value) is not None
+    assert find(value) is not None
     kernel = Kernel((reads(), reads(dtype), writes(INT32)), (i,), (Store(2, i, value * 3),), 1)
     for length in LENGTHS:
         zeros = np.random.default_rng(length).integers(ends.min, ends.max, length, dtype.numpy, endpoint=True)
@@ -70,9 +70,33 @@ def test_bytes_that_are_read_as_integers(target: Target, dtype: DType) -> None:
         np.testing.assert_array_equal(launch(kernel, arrays, [length], target=target)[2], expected)
 
 
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize("dtype", [UINT8, INT8], ids=str)
+def test_bytes_that_are_dequantised_at_once(target: Target, dtype: DType) -> None:
+    """By zero points that are constant or loaded; 0 is never -0."""
+    i = expr.raw_axis(0, expr.size("s0"))
+    ends = np.iinfo(dtype.numpy)
+    for point in (ends.min, ends.max, 7, None):
+        zero = element(1, expr.index(0), dtype) if point is None else expr.const(point, dtype)
+        more = expr.cast(quantised(element(0, i), zero, dtype), INT32) - expr.cast(zero, INT32)
+        value = expr.cast(more, FLOAT32)
+        assert find(value) is not None
+        kernel = Kernel((reads(), reads(dtype), writes(FLOAT32)), (i,), (Store(2, i, value),), 1)
+        for length in LENGTHS:
+            arrays = [numbers(length), np.array([9], dtype.numpy), np.zeros(length, np.float32)]
+            expected = reference(kernel, arrays, [length])[2]
+            found = launch(kernel, arrays, [length], target=target)[2]
+            np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32), str(point))
+
+
 def test_what_is_not_rounded_to_a_byte() -> None:
     x, zero = element(0, expr.index(0)), element(1, expr.index(0), INT8)
-    assert operands(quantised(x, zero, INT32)) is None
-    assert operands(expr.cast(x + expr.cast(zero, FLOAT32), INT8)) is None
-    assert operands(expr.cast(expr.alu("rint", x) - expr.cast(zero, FLOAT32), INT8)) is None
-    assert operands(quantised(x, expr.cast(zero, INT32), INT8)) is None
+    assert find(quantised(x, zero, INT32)) is None
+    assert find(expr.cast(x + expr.cast(zero, FLOAT32), INT8)) is None
+    assert find(expr.cast(expr.alu("rint", x) - expr.cast(zero, FLOAT32), INT8)) is None
+    assert find(quantised(x, expr.cast(zero, INT32), INT8)) is None
+    assert find(quantised(x, expr.const(0.5, FLOAT32), INT8)) is None
+    assert find(quantised(x, expr.const(200, UINT8), INT8)) is None
+    byte = expr.cast(quantised(x, zero, INT8), INT32)
+    assert find(expr.cast(byte - 3, FLOAT32)) is None
+    assert find(expr.cast(byte + expr.cast(zero, INT32), FLOAT32)) is None
