@@ -14,7 +14,7 @@ from collections.abc import Callable
 from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_math
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, define_entry
 from omniop.backends.codegen.llvm_flow import (
     address,
     argument,
@@ -30,7 +30,7 @@ from omniop.backends.codegen.llvm_flow import (
     word,
 )
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
-from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
+from omniop.backends.codegen.llvm_packing import pack
 from omniop.backends.codegen.llvm_panels import Field as PanelField
 from omniop.backends.codegen.llvm_panels import tile_of
 from omniop.backends.codegen.llvm_strips import Strips
@@ -102,15 +102,10 @@ def print_pack(module: Module) -> None:
     """Adds ``pack``: matrices b brought into panels, which follow each other in c. A point is a panel; the context is
     that of `llvm_panels`, `Field.BLOCKS` being the panels of a matrix and `Field.COLUMN_COUNT` its columns."""
     tile = tile_of(module.target)
-    for name, packer in PACKERS.items():
-        print_packer(module, f"pack_{name}", packer)
-    function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
     code = Code(module, "work")
-    f = {
-        k: word(code, "%context", k)
-        for k in (PanelField.BLOCKS, PanelField.K, PanelField.COLUMN_COUNT, PanelField.PACKER, PanelField.BATCH_WORDS)
-    }
-    batches = address(code, "%context", PanelField.BATCH_TABLE)
+    numbers = (PanelField.BLOCKS, PanelField.K, PanelField.COLUMN_COUNT, PanelField.BATCH_WORDS)
+    f = {k: word(code, "%context", k) for k in numbers}
+    batches, packer = (address(code, "%context", k) for k in (PanelField.BATCH_TABLE, PanelField.PACKER))
 
     def point(inside: Code, at: Value) -> None:
         panel, batch = inside.op("urem", at, f[PanelField.BLOCKS]), inside.op("udiv", at, f[PanelField.BLOCKS])
@@ -120,7 +115,7 @@ def print_pack(module: Module) -> None:
         x = inside.mul(panel, index(tile.width))
         columns = least(inside, inside.op("sub", f[PanelField.COLUMN_COUNT], x), index(tile.width))
         numbers = (index(0), f[PanelField.K], index(0), index(0), x, columns)
-        call_of(inside, "packers", f[PanelField.PACKER], ("%context", target, source), numbers)
+        pack(inside, packer, target, source, numbers)
 
     each(code, argument("begin"), argument("end"), 1, point)
     define_entry(module, PACK_ENTRY, code)

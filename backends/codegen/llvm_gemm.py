@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, define_entry
 from omniop.backends.codegen.llvm_flow import (
     address,
     argument,
@@ -21,7 +21,7 @@ from omniop.backends.codegen.llvm_flow import (
     word,
 )
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
-from omniop.backends.codegen.llvm_packing import PACKERS, print_packer
+from omniop.backends.codegen.llvm_packing import pack
 from omniop.backends.codegen.llvm_panels import Field
 from omniop.backends.codegen.llvm_strips import Strips
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
@@ -59,10 +59,7 @@ ENTRY = "gemm"
 
 
 def print_gemm(module: Module) -> None:
-    """Adds ``gemm`` and its packers."""
-    for name, packer in PACKERS.items():
-        print_packer(module, f"pack_{name}", packer)
-    function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
+    """Adds ``gemm``."""
     _Driver(module).define()
 
 
@@ -76,7 +73,7 @@ class _Driver:
         code = self.code
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
         sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
-        self.strips = address(code, "%context", Field.STRIPS)
+        self.strips, self.packer = (address(code, "%context", f) for f in (Field.STRIPS, Field.PACKER))
         self.epilogue = Epilogue(
             kernel=self.field[Field.EPILOGUE],
             size_table=address(code, "%context", Field.SIZES),
@@ -86,7 +83,7 @@ class _Driver:
             block=self.block,
         )
         self.fused = self.epilogue.exists(code)
-        self.direct = code.compare("slt", self.field[Field.PACKER], index(0))
+        self.direct = code.compare("eq", self.field[Field.PACKER], index(0))
         self.b_row = code.select(self.direct, self.field[Field.B_K], self.field[Field.B_ROW])
         self.epilogue.prepare(code)
         each(code, argument("begin"), argument("end"), 1, self._point)
@@ -129,7 +126,7 @@ class _Driver:
             target = inside.element(self.panels, FLOAT32, inside.mul(y, at[BlockWord.COLUMNS]))
             places = (at[BlockWord.Z], inside.add(at[BlockWord.Y], y), at[BlockWord.X])
             numbers = (k, steps, *places, at[BlockWord.COLUMNS])
-            call_of(inside, "packers", self.field[Field.PACKER], ("%context", target, b), numbers)
+            pack(inside, self.packer, target, b, numbers)
 
         each(code, index(0), at[BlockWord.LINES], 1, line)
 

@@ -7,7 +7,7 @@ finite behind them. `Field` says what they find in the context.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_flow import (
@@ -37,10 +37,16 @@ _K, _STEPS, _Z, _Y, _X, _COLUMNS = map(argument, _NUMBERS)
 Packer = Callable[[Code, Tile], None]
 
 
-def print_packer(module: Module, name: str, packer: Packer) -> None:
+def print_packer(module: Module, name: str) -> None:
+    """Adds ``pack_name``; ``name``: of `PACKERS`."""
     code = Code(module)
-    packer(code, tile_of(module.target))
-    define(module, name, _POINTERS, _NUMBERS, code)
+    PACKERS[name](code, tile_of(module.target))
+    define(module, f"pack_{name}", _POINTERS, _NUMBERS, code)
+
+
+def pack(code: Code, packer: str, block: str, b: str, numbers: Sequence[Value]) -> None:
+    """Calls a packer by its address."""
+    code.do(f"call void {packer}(ptr %context, ptr {block}, ptr {b}, {', '.join(map(str, numbers))})")
 
 
 def _row_of(code: Code, k: Value, stride: Value) -> str:

@@ -54,7 +54,8 @@ class Field(IntEnum):
     COLUMN_COUNT = auto()
     """Of the right operand, where it is packed whole."""
     PACKER = auto()
-    """Its number, or -1 where b is read where it lies, in whole vectors, the rows of a panel `B_K` apart."""
+    """Address of a function of `llvm_packing`, or 0 where b is read where it lies: in whole vectors, the rows of a
+    panel `B_K` apart."""
     STRIPS = auto()
     """Address of `llvm_strips`' function."""
     BATCH_TABLE = auto()

@@ -78,6 +78,7 @@ def print_filters(module: Module, winograd: Winograd) -> None:
     code = Code(module, "work")
     lanes, panel, side = block_of(module.target), tile_of(module.target).width, winograd.size
     filters, channels = (word(code, "%context", f) for f in FilterField)
+    held = code.let(f"alloca [{TAPS**2 * lanes} x float], align 64")
     apart = code.mul(channels, index(TAPS**2))
     last = plus(code, filters, -1)
 
@@ -94,11 +95,15 @@ def print_filters(module: Module, winograd: Winograd) -> None:
         def channel(deep: Code, c: Value) -> None:
             offset = deep.mul(c, index(TAPS**2))
 
-            def tap(k: int) -> Value:
-                values = deep.gather([load(deep, start, plus(deep, offset, k)) for start in starts])
-                return deep.convert("fpext", deep.select(within, values, zeros(lanes)), FLOAT64)
+            def tap(inner: Code, k: Value) -> None:
+                values = inner.gather([load(inner, start, inner.add(offset, k)) for start in starts])
+                store(inner, inner.select(within, values, zeros(lanes)), held, inner.mul(k, index(lanes)))
 
-            taps = [[tap(i * TAPS + j) for i in range(TAPS)] for j in range(TAPS)]
+            def taken(k: int) -> Value:
+                return deep.convert("fpext", load(deep, held, index(k * lanes), lanes), FLOAT64)
+
+            each(deep, index(0), index(TAPS**2), 1, tap)
+            taps = [[taken(i * TAPS + j) for i in range(TAPS)] for j in range(TAPS)]
             target = deep.element("%c", FLOAT32, deep.add(first, deep.mul(c, index(panel))))
             for i, values in enumerate(both_ways(deep, winograd, filter_line, taps)):
                 for j, value in enumerate(values):

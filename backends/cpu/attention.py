@@ -20,14 +20,13 @@ from omniop.backends.codegen.llvm_attention import (
     print_pack,
 )
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
-from omniop.backends.codegen.llvm_packing import PACKERS
 from omniop.backends.codegen.llvm_panels import Field as PanelField
 from omniop.backends.cpu import fused, jit
 from omniop.backends.cpu.jit import CompiledKernel
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch, build_kernels
 from omniop.backends.cpu.panels import writes_itself
-from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, strips, tile
+from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, packing, strips, tile
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
@@ -198,7 +197,7 @@ class _Matrices:
 def _packed(matrices: _Matrices, workspace: int, start: int) -> tuple[Record, int]:
     """The record that packs them into the workspace, ``start`` bytes from its beginning, and how many it needs."""
     down, across = matrices.strides
-    packer = "rows" if across == 1 else "columns" if down == 1 else "any"
+    packer = packing(jit.host_target(), "rows" if across == 1 else "columns" if down == 1 else "any")
     table = np.zeros((len(matrices.different), len(PackWord)), np.int64)
     table[:, PackWord.SOURCE] = matrices.different
     context = np.zeros(len(Head) + len(PanelField), np.int64)
@@ -211,7 +210,7 @@ def _packed(matrices: _Matrices, workspace: int, start: int) -> tuple[Record, in
         PanelField.K: steps,
         PanelField.COLUMN_COUNT: columns,
         PanelField.BLOCKS: matrices.panels,
-        PanelField.PACKER: list(PACKERS).index(packer),
+        PanelField.PACKER: packer.address,
         PanelField.BATCH_TABLE: table.ctypes.data,
         PanelField.BATCH_WORDS: table.shape[1],
     }.items():
@@ -219,4 +218,4 @@ def _packed(matrices: _Matrices, workspace: int, start: int) -> tuple[Record, in
     points = len(table) * matrices.panels
     nbytes = aligned(FLOAT32.itemsize * len(table) * matrices.panel_elements)
     weight = PACKED_IN * steps * min(columns, tile().width)
-    return Record(_pack(), Context(context, (table,)), points, weight=weight), nbytes
+    return Record(_pack(), Context(context, (table, packer)), points, weight=weight), nbytes

@@ -16,7 +16,7 @@ import numpy as np
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_gemm import ENTRY, BlockWord, print_gemm
 from omniop.backends.codegen.llvm_ir import Target
-from omniop.backends.codegen.llvm_packing import PACKERS
+from omniop.backends.codegen.llvm_packing import print_packer
 from omniop.backends.codegen.llvm_panels import Field, Tile, tile_of
 from omniop.backends.codegen.llvm_strips import ENTRY as STRIPS
 from omniop.backends.codegen.llvm_strips import print_strips
@@ -64,6 +64,12 @@ def gemm() -> jit.MachineCode:
 def strips(target: Target) -> jit.MachineCode:
     """The compiled function; see `llvm_strips.print_strips`."""
     return jit.build_printed(STRIPS, print_strips, target=target)
+
+
+@cache
+def packing(target: Target, name: str) -> jit.MachineCode:
+    """The compiled function; see `llvm_packing.PACKERS`."""
+    return jit.build_printed(f"pack_{name}", print_packer, name, target=target)
 
 
 @dataclass
@@ -148,18 +154,19 @@ class Product:
         table[Field.ROW_BLOCK], table[Field.ROW_BLOCKS] = self.row_block, self.row_blocks
         table[Field.BLOCKS], table[Field.BLOCK_TABLE] = len(blocks), blocks.ctypes.data
         table[Field.BATCH_TABLE], table[Field.BATCH_WORDS] = batches.ctypes.data, batches.shape[1]
-        table[Field.PACKER] = -1 if self.direct else list(PACKERS).index(self.packer)
         table[Field.EPILOGUE], table[Field.BUFFER_COUNT] = epilogue, buffers
         table[Field.SIZES], table[Field.SIZE_COUNT] = numbers.ctypes.data, len(numbers)
         table[[Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK]] = at_sizes, at_panels, at_block
         multiply = strips(jit.host_target())
         table[Field.STRIPS] = multiply.address
+        code = [multiply] if self.direct else [multiply, packing(jit.host_target(), self.packer)]
+        table[Field.PACKER] = 0 if self.direct else code[-1].address
         taps = np.ascontiguousarray(() if self.taps is None else self.taps, np.int64)
         table[Field.TAPS] = taps.ctypes.data
         for name, value in self.fields.items():
             table[name] = value
         table[Head.SCRATCH] = end
-        return table, (batches, blocks, numbers, taps, multiply)
+        return table, (batches, blocks, numbers, taps, *code)
 
 
 def aligned(nbytes: int) -> int:
