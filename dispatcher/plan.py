@@ -41,8 +41,23 @@ class Step:
         return [t for t, p in zip(self.buffers, self.work.params, strict=True) if not p.written and t is not None]
 
 
+class _Copies:
+    """A step that makes ``target`` of ``source``."""
+
+    source: Tensor
+    target: Tensor
+
+    @property
+    def writes(self) -> list[Tensor]:
+        return [self.target]
+
+    @property
+    def reads(self) -> list[Tensor]:
+        return [self.source]
+
+
 @dataclass
-class CopyStep:
+class CopyStep(_Copies):
     """A tensor brought to another device; it then is ``target`` there."""
 
     source: Tensor
@@ -50,31 +65,15 @@ class CopyStep:
     device: Device
     origins: set[int] = field(default_factory=set)
 
-    @property
-    def writes(self) -> list[Tensor]:
-        return [self.target]
-
-    @property
-    def reads(self) -> list[Tensor]:
-        return [self.source]
-
 
 @dataclass
-class BaseStep:
+class BaseStep(_Copies):
     """``target`` starts as a copy of ``source`` on the same device: what a scatter stores over."""
 
     device: Device
     source: Tensor
     target: Tensor
     origins: set[int]
-
-    @property
-    def writes(self) -> list[Tensor]:
-        return [self.target]
-
-    @property
-    def reads(self) -> list[Tensor]:
-        return [self.source]
 
 
 @dataclass

@@ -196,36 +196,24 @@ def branch(op: Op) -> Found:
         yield op.model(text, *sets, dtype=dtype, tag="either")
 
 
+def _turns(op: Op, dtype: str, turn: str) -> str:
+    """A Loop that carries v to w and collects s."""
+    kind = text_type(dtype)
+    body = f"turn (int64 i, bool go, {kind}[N] v) => (bool more, {kind}[N] w, {kind}[N] s) {{ {turn} }}"
+    given, made = f"int64 n, bool go, {kind}[N] x, {kind}[N] d", f"{kind}[N] y, {kind}[T, N] z"
+    return written(op, given, made, f"y, z = Loop (n, go, x) <body = {body}>")
+
+
 @samples("Loop")
 def loop(op: Op) -> Found:
     for dtype in ("float32", "float64", "float16", "int64", "int32"):
-        kind = text_type(dtype)
-        body = (
-            f"body = turn (int64 i, bool go, {kind}[N] v) => (bool more, {kind}[N] w, {kind}[N] s) "
-            "{ more = Identity (go) w = Add (v, d) s = Mul (w, d) }"
-        )
-        text = written(
-            op,
-            f"int64 n, bool go, {kind}[N] x, {kind}[N] d",
-            f"{kind}[N] y, {kind}[T, N] z",
-            f"y, z = Loop (n, go, x) <{body}>",
-        )
+        added = "w = Add (v, d) s = Mul (w, d)"
         sets = [(np.array(n), np.array(True), normal(dtype, 4), normal(dtype, 4)) for n in (3, 1, 7)]
-        yield op.model(text, *sets, dtype=dtype, tag="counted")
-        until = body.replace("more = Identity (go)", "lim = Constant <value_int = 2> () more = Less (i, lim)")
-        yield op.model(text.replace(body, until), *sets, dtype=dtype, tag="until")
+        yield op.model(_turns(op, dtype, f"more = Identity (go) {added}"), *sets, dtype=dtype, tag="counted")
+        until = f"lim = Constant <value_int = 2> () more = Less (i, lim) {added}"
+        yield op.model(_turns(op, dtype, until), *sets, dtype=dtype, tag="until")
     for dtype in op.dtypes("V"):
-        kind = text_type(dtype)
-        body = (
-            f"body = turn (int64 i, bool go, {kind}[N] v) => (bool more, {kind}[N] w, {kind}[N] s) "
-            "{ more = Identity (go) w = Identity (d) s = Identity (v) }"
-        )
-        text = written(
-            op,
-            f"int64 n, bool go, {kind}[N] x, {kind}[N] d",
-            f"{kind}[N] y, {kind}[T, N] z",
-            f"y, z = Loop (n, go, x) <{body}>",
-        )
+        text = _turns(op, dtype, "more = Identity (go) w = Identity (d) s = Identity (v)")
         sets = [(np.array(n), np.array(True), normal(dtype, 4), normal(dtype, 4)) for n in (3, 1)]
         yield op.model(text, *sets, dtype=dtype, tag="carried")
 

@@ -31,6 +31,7 @@ lowering("QuantizeLinear", domain=DOMAIN)(quantize_linear)
 # Products -------------------------------------------------------------------------------------------------------------
 
 
+@lowering("MatMulIntegerToFloat", domain=DOMAIN)
 def scaled_product(
     node: Node,
     a: Tensor,
@@ -51,20 +52,6 @@ def scaled_product(
     dtype, (a_scale, b_scale) = a_scale.dtype, (p.cast(s, FLOAT32) for s in (a_scale, b_scale))
     result = p.elementwise(lambda e, s, t: expr.cast(e, FLOAT32) * (s * t), total, a_scale, b_scale)
     return p.cast(result if bias is None else p.add(result, p.cast(bias, FLOAT32)), dtype)
-
-
-@lowering("MatMulIntegerToFloat", domain=DOMAIN)
-def matmul_integer_to_float(
-    node: Node,
-    a: Tensor,
-    b: Tensor,
-    a_scale: Tensor,
-    b_scale: Tensor,
-    a_zero: Tensor | None = None,
-    b_zero: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    return scaled_product(node, a, b, a_scale, b_scale, a_zero, b_zero, bias)
 
 
 @lowering("DynamicQuantizeMatMul", domain=DOMAIN)
@@ -103,21 +90,9 @@ def qgemm(
 
 
 @lowering("QLinearConv", domain=DOMAIN)
-def qlinear_conv_any_layout(
-    node: Node,
-    x: Tensor,
-    x_scale: Tensor,
-    x_zero: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    w_zero: Tensor,
-    y_scale: Tensor,
-    y_zero: Tensor,
-    b: Tensor | None = None,
-) -> Tensor:
-    """The weights are [out, in, ...] whatever ``channels_last`` says of x and y."""
-    x = _channels_first(node, x)
-    return _as_given(node, qlinear_conv(node, x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, b))
+def qlinear_conv_any_layout(node: Node, x: Tensor, *others: Tensor) -> Tensor:
+    """ONNX's. The weights are [out, in, ...] whatever ``channels_last`` says of x and y."""
+    return _as_given(node, qlinear_conv(node, _channels_first(node, x), *others))
 
 
 def _channels_first(node: Node, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import onnx
 import pytest
 from one_node import normal, same
 from onnx import helper, numpy_helper
-from test_cpu_panels import WIDTHS
+from vector_widths import each_width
 
 import omniop
-from omniop.backends.cpu import BACKEND, attention, jit, products
+from omniop.backends.cpu import BACKEND, attention, products
 from omniop.backends.cpu.attention import AttentionCall
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.opset import expr
@@ -35,16 +35,7 @@ def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, mask: An
 # The call -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=WIDTHS)
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Vectors of so many bits; LLVM makes them of what this CPU has."""
-    cached = (products.tile, attention._attention, attention._pack)
-    monkeypatch.setattr(jit, "host_target", lambda: WIDTHS[request.param])
-    for function in cached:
-        function.cache_clear()
-    yield request.param
-    for function in cached:
-        function.cache_clear()
+width = each_width(products.tile, attention._attention, attention._pack)
 
 
 def heads(buffer: int, shape: tuple[int, ...], strides: tuple[int, ...], group: int = 1) -> View:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
+from vector_widths import each_width
 
 from omniop.backends.codegen.llvm_blocks import Head
-from omniop.backends.codegen.llvm_ir import Target
-from omniop.backends.cpu import depthwise, jit, products
+from omniop.backends.cpu import depthwise, products
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.backends.cpu.views import Window
 from omniop.backends.cpu.windows import Geometry
@@ -21,19 +21,7 @@ from omniop.opset import expr
 from omniop.opset.dtype import FLOAT32
 from omniop.opset.kernel import View
 
-WIDTHS = {128: Target(128, fma=False), 256: Target(256, frozenset((32, 64))), 512: Target(512, frozenset((32, 64)))}
-
-
-@pytest.fixture(params=WIDTHS)
-def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Vectors of so many bits; LLVM makes them of what this CPU has."""
-    cached = (products.tile, products.gemm, depthwise.depthwise)
-    monkeypatch.setattr(jit, "host_target", lambda: WIDTHS[request.param])
-    for function in cached:
-        function.cache_clear()
-    yield request.param
-    for function in cached:
-        function.cache_clear()
+width = each_width(products.tile, products.gemm, depthwise.depthwise)
 
 
 def window(array: np.ndarray, buffer: int) -> Window:
