@@ -314,7 +314,6 @@ class KernelSpec:
     output_layouts: tuple[Layout, ...] = ()
     prepared: Mapping[int, Prepared] = field(default_factory=dict)
     epilogue: bool = False
-    tunables: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:

@@ -17,10 +17,9 @@ from dataclasses import replace
 import numpy as np
 
 from omniop.conformance.cases import Case, DeviceCase
-from omniop.conformance.choices import Fallback
 from omniop.conformance.compare import compare_outputs, error_of
 from omniop.conformance.distribution import judge_choices, judge_draws, judge_mask, judge_values
-from omniop.conformance.engines import OmniopEngine, omniop_engine
+from omniop.conformance.engines import OmniopEngine
 from omniop.conformance.expectations import DRAWS
 from omniop.conformance.oracles import Engine, NoOracle, Prepared
 from omniop.conformance.verdict import Error, Facts, Result, Telling, Verdict
@@ -113,11 +112,6 @@ def _draw(case: Case, prepared: Prepared) -> tuple[str, None]:
         case _:
             found = judge_values(lambda: prepared(feeds)[name], example, case.draw)
     return found or "", None
-
-
-def run_case(case: Case, device: str = "cpu", fallback: Fallback = "error") -> Verdict:
-    """Run one case with omniop on ``device``, in this process."""
-    return judge(case, omniop_engine(device, fallback))
 
 
 def run_cases(cases: Sequence[Case], engine: Engine, jobs: int = 2, timeout: float = 120.0) -> Iterator[Result]:

@@ -32,7 +32,6 @@ class DeviceProperties:
     shared_bytes_per_block: int
     driver_version: str
     max_threads_per_block: int = 1024
-    warp_size: int = 32
 
 
 class DeviceBuffer:

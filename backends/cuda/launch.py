@@ -10,9 +10,7 @@ import numpy as np
 from omniop.backends.base import Caps, Runnable
 from omniop.backends.cuda.compiler import Compiler, Text
 from omniop.backends.cuda.driver import DeviceBuffer, Driver, LoadedKernel
-
-_PLANS = 256
-"""Plans a piece of work keeps, one per set of sizes."""
+from omniop.backends.plans_by_sizes import PlansBySizes
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,10 @@ class PlannedWork:
     """A Runnable that plans its launches once per set of sizes."""
 
     def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._plans: dict[tuple[int, ...], Sequence[Do]] = {}
+        self._plans = PlansBySizes(plan)
 
     def __call__(self, buffers: Sequence[DeviceBuffer], sizes: Sequence[int]) -> None:
-        key = tuple(map(int, sizes))
-        steps = self._plans.get(key)
-        if steps is None:
-            steps = self._plan(key, buffers)
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            self._plans[key] = steps
-        for step in steps:
+        for step in self._plans.steps(sizes, buffers):
             step(buffers)
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from omniop.backends.opencl.driver import opencl
+from omniop.backends.plans_by_sizes import PlansBySizes
 from omniop.opset.errors import DeviceError
-
-_PLANS = 256
-"""Plans a piece of work keeps, one per set of sizes."""
 
 _long = struct.Struct("<q").pack
 
@@ -102,19 +100,12 @@ class PlannedWork:
     order; None for all."""
 
     def __init__(self, plan: Plan, scratch: Scratch, places: tuple[int, ...] | None = None) -> None:
-        self._plan = plan
+        self._plans = PlansBySizes(plan)
         self._scratch = scratch
         self._places = places
-        self._plans: dict[tuple[int, ...], tuple[Launch, ...]] = {}
 
     def __call__(self, buffers: Sequence[Any], sizes: Sequence[int]) -> None:
-        key = tuple(sizes)
-        steps = self._plans.get(key)
-        if steps is None:
-            steps = self._plan(key, buffers)
-            if len(self._plans) >= _PLANS:
-                self._plans.clear()
-            self._plans[key] = steps
+        steps = self._plans.steps(sizes, buffers)
         if self._places is not None:
             buffers = [buffers[place] for place in self._places]
         if not steps[0].scratch:
