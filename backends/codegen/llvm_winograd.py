@@ -8,6 +8,9 @@ A point of the work is a block of tiles, whose matrices are in scratch memory; r
 below each other, so that small images share what is read of filters. Where such blocks are few, the work is done in two
 steps, with matrices in memory that both share: a point of the first is a block of tiles and some channels, a point of
 the second a block of tiles and some filters.
+
+Filters are transformed already, or where they are many and tiles are few, by each point, a panel's at a time and some
+channels, just before they are used: transformed, they would be up to four times as many bytes to hold and to read.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
 from omniop.backends.codegen.llvm_panels import tile_of
 from omniop.backends.codegen.llvm_strips import Strips
 from omniop.backends.codegen.llvm_tiles import block_of
-from omniop.backends.codegen.llvm_winograd_tiles import print_image_tiles, print_outside
-from omniop.backends.codegen.winograd import Winograd
+from omniop.backends.codegen.llvm_winograd_tiles import print_filter_panel, print_image_tiles, print_outside
+from omniop.backends.codegen.winograd import TAPS, Winograd
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
 ENTRY = "winograd"
@@ -75,6 +78,12 @@ class Field(IntEnum):
     """... and from block to block of tiles in it."""
     SCRATCH_M = auto()
     """Where in scratch memory products begin, in bytes."""
+    SCRATCH_U = auto()
+    """Where filters are transformed there, or -1 where they are already."""
+    U_PRODUCT = auto()
+    """From product to product of a panel of transformed filters."""
+    CHUNK = auto()
+    """Channels that are summed before others."""
     STRIPS = auto()
     """Address of `llvm_strips`' function."""
     PIXEL_TILES = auto()
@@ -84,8 +93,9 @@ class Field(IntEnum):
 
 
 def print_winograd(module: Module, winograd: Winograd) -> None:
-    """Adds ``winograd``, of transformed filters, and an image and a result with their channels in blocks."""
+    """Adds ``winograd``, of filters in panels, and an image and a result with their channels in blocks."""
     print_outside(module)
+    print_filter_panel(module, "filter_panel", winograd)
     print_image_tiles(module, "image_tiles", winograd, True)
     print_image_tiles(module, "edge_tiles", winograd, False)
     _Driver(module, winograd).define()
@@ -132,10 +142,16 @@ class _Driver:
 
         when(code, code.compare("ne", f[Field.TRANSFORMS], zero), transform)
 
-        def panel(inside: Code, filters: Value) -> None:
-            blocks = least(inside, inside.op("sub", last, filters), index(side))
-            self._multiply(inside, inside.op("udiv", filters, index(side)), blocks, inside.mul(rows, columns))
-            self._finish(inside, (filters, blocks), (y, x), (rows, columns))
+        def panel(outer: Code, filters: Value) -> None:
+            blocks = least(outer, outer.op("sub", last, filters), index(side))
+
+            def chunk(inside: Code, c: Value) -> None:
+                channels = least(inside, inside.op("sub", f[Field.CHANNELS], c), f[Field.CHUNK])
+                u = self._filters(inside, inside.op("udiv", filters, index(side)), (c, channels))
+                self._multiply(inside, u, (c, channels), blocks, inside.mul(rows, columns))
+
+            each(outer, zero, f[Field.CHANNELS], f[Field.CHUNK], chunk)
+            self._finish(outer, (filters, blocks), (y, x), (rows, columns))
 
         side = self.tile.width // block_of(self.module.target)
         last = code.select(multiplies, least(code, end, f[Field.FILTER_BLOCKS]), zero)
@@ -186,28 +202,51 @@ class _Driver:
         rows = self.field[Field.IMAGE_ROWS]
         return code.op("udiv", row, rows), code.op("urem", row, rows)
 
-    def _multiply(self, code: Code, panel: Value, blocks: Value, tiles: Value) -> None:
-        """A product of matrices for each place in a tile, with so many blocks of a panel."""
-        f, width, zero = self.field, index(self.tile.width), index(0)
-        size = code.mul(f[Field.CHANNELS], width)
-        u = code.element("%a", FLOAT32, code.mul(panel, code.mul(size, index(self.winograd.products))))
-        strips = Strips(
-            a_row=f[Field.V_TILE],
-            a_k=index(1),
-            b_row=width,
-            b_panel=size,
-            rows=tiles,
-            columns=code.mul(blocks, self.block),
-            steps=f[Field.CHANNELS],
-            c_row=f[Field.M_TILE],
-            whole=zero,
-            more=zero,
-        )
+    def _filters(self, code: Code, panel: Value, channels: tuple[Value, Value]) -> tuple[str, str]:
+        """A panel of transformed filters, for channels from the first on, and how many; and what is read next, of
+        those that are transformed here."""
+        f, width, (first, count) = self.field, self.tile.width, channels
+        transforms = code.compare("sge", f[Field.SCRATCH_U], index(0))
+        size = code.mul(f[Field.CHANNELS], index(width))
+        skipped = code.mul(first, index(width))
+        taps = code.mul(code.add(code.mul(panel, size), skipped), index(TAPS**2))
+        given = code.add(code.mul(panel, code.mul(size, index(self.winograd.products))), skipped)
+        source, own = code.element("%a", FLOAT32, taps), code.element("%scratch", UINT8, f[Field.SCRATCH_U])
+        call = f"call void @filter_panel(ptr {source}, ptr {own}, {count}, {f[Field.U_PRODUCT]})"
+        when(code, transforms, lambda: code.do(call))
+        u = code.let(f"select {transforms}, ptr {own}, ptr {code.element('%a', FLOAT32, given)}")
+        return u, code.element(source, FLOAT32, code.mul(count, index(TAPS**2 * width)))
+
+    def _multiply(
+        self, code: Code, u: tuple[str, str], channels: tuple[Value, Value], blocks: Value, tiles: Value
+    ) -> None:
+        """A product of matrices for each place in a tile, with so many blocks of a panel; added to what those of
+        channels before the first have made. Meanwhile what is read next comes from memory."""
+        f, zero, (first, count) = self.field, index(0), channels
+        v, size = code.element(self.v, FLOAT32, first), code.mul(count, index(self.tile.width))
+        transforms = code.compare("sge", f[Field.SCRATCH_U], zero)
 
         def one(outer: Code, k: Value) -> None:
-            left = outer.element(self.v, FLOAT32, outer.mul(k, f[Field.V_PRODUCT]))
-            result = outer.element(self.m, FLOAT32, outer.mul(k, f[Field.M_PRODUCT]))
-            strips.call(outer, self.strips, left, outer.element(u, FLOAT32, outer.mul(k, size)), result)
+            left, right, result = (
+                outer.element(matrices, FLOAT32, outer.mul(k, f[stride]))
+                for matrices, stride in ((v, Field.V_PRODUCT), (u[0], Field.U_PRODUCT), (self.m, Field.M_PRODUCT))
+            )
+            taps = outer.element(u[1], FLOAT32, outer.mul(k, size))
+            reads = outer.op("and", transforms, outer.compare("slt", k, index(TAPS**2)))
+            apart = outer.op("sub", _number(outer, taps), _number(outer, right))
+            strips = Strips(
+                a_row=f[Field.V_TILE],
+                a_k=index(1),
+                b_row=index(self.tile.width),
+                b_panel=outer.select(reads, outer.op("ashr", apart, index(2)), f[Field.U_PRODUCT]),
+                rows=tiles,
+                columns=outer.mul(blocks, self.block),
+                steps=count,
+                c_row=f[Field.M_TILE],
+                whole=zero,
+                more=outer.intrinsic("smin", first, index(1)),
+            )
+            strips.call(outer, self.strips, left, right, result)
 
         each(code, zero, index(self.winograd.products), 1, one)
 
@@ -244,3 +283,7 @@ class _Driver:
             each(outer, index(0), counts[1], 1, tile)
 
         each(code, index(0), counts[0], 1, line)
+
+
+def _number(code: Code, address: str) -> Value:
+    return Value(code.let(f"ptrtoint ptr {address} to i64"), INT64)

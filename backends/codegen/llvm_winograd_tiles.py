@@ -69,6 +69,31 @@ class FilterField(IntEnum):
     CHANNELS = auto()
 
 
+def print_filter_panel(module: Module, name: str, winograd: Winograd) -> None:
+    """``name(a, u, channels, product)``: a panel of filters, transformed in float32.
+
+    ``a`` is ``[channels, 9, panel's width]``, and ``u`` as many matrices ``[channels, panel's width]`` as there are
+    products, ``product`` elements from one to the next.
+    """
+    code = Code(module)
+    lanes, panel, side = block_of(module.target), tile_of(module.target).width, winograd.size
+    channels, product = argument("channels"), argument("product")
+
+    def channel(outer: Code, c: Value) -> None:
+        for o in range(0, panel, lanes):
+            source = outer.element("%a", FLOAT32, plus(outer, outer.mul(c, index(TAPS**2 * panel)), o))
+            target = outer.element("%u", FLOAT32, plus(outer, outer.mul(c, index(panel)), o))
+            taps = [
+                [load(outer, source, index((i * TAPS + j) * panel), lanes) for i in range(TAPS)] for j in range(TAPS)
+            ]
+            for i, values in enumerate(both_ways(outer, winograd, filter_line, taps)):
+                for j, value in enumerate(values):
+                    store(outer, value, target, outer.mul(product, index(i * side + j)))
+
+    each(code, index(0), channels, 1, channel)
+    define(module, name, ("a", "u"), ("channels", "product"), code)
+
+
 def print_filters(module: Module, winograd: Winograd) -> None:
     """Adds ``winograd_filters``, of filters ``a[filters, channels, 3, 3]`` transformed, in float64, and rounded once.
 

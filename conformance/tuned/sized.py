@@ -212,6 +212,10 @@ def _convolutions() -> Iterator[Sized]:
     for dtype in ("float16", "bfloat16", "float64"):
         inputs = {"x": normal(dtype, 1, 16, 12, 11), "w": _weight(dtype, (24, 16, 3, 3), 144)}
         yield Sized(f"conv_{dtype}_1x16x12x11_24x3", "Conv", dtype, inputs, (f"y = {_conv(3, 1, 1)} (x, w)",))
+    many = {"x": normal("float32", 1, 304, 16, 16), "w": _weight("float32", (296, 304, 3, 3), 2736)}
+    many["b"] = normal("float32", 296)
+    head = f"h = {_conv(3, 1, 1)} (x, w, b)"
+    yield Sized("conv_float32_1x304x16x16_296x3_relu", "Conv", "float32", many, (head, "y = Relu (h)"))
     line = {"x": normal("float32", 1, 16, 100), "w": _weight("float32", (32, 16, 3), 48)}
     yield Sized("conv_float32_line", "Conv", "float32", line, ("y = Conv <pads = [1, 1], strides = [2]> (x, w)",))
     solid = {"x": normal("float32", 1, 4, 6, 7, 5), "w": _weight("float32", (8, 4, 3, 3, 3), 108)}

@@ -162,5 +162,6 @@ def test_without_tuned_kernels_there_is_nothing_to_judge(plant: Callable[[Plante
 def test_every_model_is_one() -> None:
     """By onnx.reference, which knows nothing of kernels; the poisoned ones hold what is not finite."""
     for one in list(sized().values())[::9]:
-        found = reference_engine(one.model({}))(one.feeds())["y"]
+        with np.errstate(invalid="ignore"):
+            found = reference_engine(one.model({}))(one.feeds())["y"]
         assert np.isfinite(found.astype(np.float64)).all() or "special" in one.name, one.name

@@ -34,6 +34,10 @@ POINT_BYTES = 384 << 10
 """Of transformed tiles in a point and their products, about: they stay in the second cache while filters pass by."""
 FEW_TILES = 24
 """... but not so few that filters come from memory for each of them."""
+MANY_TILES = 96
+"""... and of those for which filters are transformed: that is then a tenth of the work."""
+CHUNK = 96
+"""Channels whose filters are transformed together: a panel's are in the second cache until they are used."""
 FEW_BLOCKS = 16
 """Blocks of tiles that are too few for many threads."""
 
@@ -59,6 +63,13 @@ def transformed_shape(target: Target, winograd: Winograd, filters: Sequence[int]
     return -(-filters[0] // width), winograd.products, filters[1], width
 
 
+def taps_layout(target: Target) -> Layout:
+    """Of filters that are transformed in each run: ``[panels, C, 3, 3, panel's width]``."""
+    width = tile_of(target).width
+    whole = tuple((axis, 0, "whole") for axis in (1, 2, 3))
+    return Layout(f"taps in panels of {width}", ((0, width, "outer"), *whole, (0, width, "inner")))
+
+
 class WinogradFilters(RecordedWork):
     """Filters ``[M, C, 3, 3]`` into a result of the `transformed_shape`, both row-major and of constant sizes."""
 
@@ -82,11 +93,15 @@ class WinogradFilters(RecordedWork):
 
 
 class WinogradConv(RecordedWork):
-    """``x[N, C, H, W]``, transformed filters, ``out[N, M, ...]`` with the call's epilogue; x and out have a layout."""
+    """``x[N, C, H, W]``, filters, ``out[N, M, ...]`` with the call's epilogue; x and out have a layout.
 
-    def __init__(self, call: Call, target: Target, layout: Layout, winograd: Winograd) -> None:
+    Filters are transformed, or (``anew``) have the `taps_layout`, and are transformed in each run.
+    """
+
+    def __init__(self, call: Call, target: Target, layout: Layout, winograd: Winograd, *, anew: bool = False) -> None:
         super().__init__()
-        self._plan = Later.of(Plan(call, target, winograd, tile_store(call, layout, block_of(target), flat=False)))
+        stored = tile_store(call, layout, block_of(target), flat=False)
+        self._plan = Later.of(Plan(call, target, winograd, stored, anew))
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
         """See `RecordedWork`."""
@@ -116,6 +131,7 @@ class Plan:
     target: Target
     winograd: Winograd
     stored: TileStore
+    anew: bool
 
     @property
     def block(self) -> int:
@@ -157,14 +173,18 @@ class TileMatrices:
         self.image_rows, self.tile_columns = (-(-d // w.outputs) for d in self.out[2:])
         self.tile_rows = self.x[0] * self.image_rows
         self.m_tile = _odd_lines(panel.width)
-        most = max(FEW_TILES, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
+        few = MANY_TILES if self.plan.anew else FEW_TILES
+        most = max(few, POINT_BYTES // (4 * w.products * (self.v_tile + self.m_tile)))
         self.columns = _even(self.tile_columns, most)
         self.rows = _even(self.tile_rows, max(1, most // self.columns))
         self.block_columns = -(-self.tile_columns // self.columns)
         self.blocks = -(-self.tile_rows // self.rows) * self.block_columns
         tiles = self.rows * self.columns
         self.v_product, self.m_product = (_odd_lines(tiles * stride) for stride in (self.v_tile, self.m_tile))
+        self.chunk = _even(self.x[1], CHUNK) if self.plan.anew else self.x[1]
+        self.u_product = _odd_lines(self.chunk * panel.width) if self.plan.anew else self.chunk * panel.width
         self.v_bytes, self.m_bytes = (aligned(4 * w.products * n) for n in (self.v_product, self.m_product))
+        self.u_bytes = aligned(4 * w.products * self.u_product) if self.plan.anew else 0
 
     @property
     def workspace(self) -> int:
@@ -173,19 +193,25 @@ class TileMatrices:
 
     def steps(self) -> list[Step]:
         """Both at once for a block of tiles where there are many; else one after the other, in smaller points."""
-        cost = WinogradCost(self.plan.winograd, self.tile_rows * self.tile_columns, self.x[1], self.out[1])
+        tiles = self.tile_rows * self.tile_columns
+        cost = WinogradCost(self.plan.winograd, tiles, self.x[1], self.out[1], self.plan.anew)
+        scratch = self.m_bytes + self.u_bytes
         if self.blocks >= FEW_BLOCKS:
-            both = {Field.TRANSFORMS: 1, Field.MULTIPLIES: 1, Field.V_BUFFER: -1, Field.SCRATCH_M: self.v_bytes}
-            both |= _parts(self.filter_blocks, 1, 1)
-            return [Step(both, self.blocks, self.v_bytes + self.m_bytes, cost.transforms + cost.products)]
+            both = {Field.TRANSFORMS: 1, Field.MULTIPLIES: 1, Field.V_BUFFER: -1}
+            both |= self._scratch(self.v_bytes) | _parts(self.filter_blocks, 1, 1)
+            return [Step(both, self.blocks, self.v_bytes + scratch, cost.transforms + cost.products)]
         wanted = -(-FEW_BLOCKS // self.blocks)
         panel = tile_of(self.plan.target).width // self.plan.block
         first = {Field.TRANSFORMS: 1} | _parts(self.channel_blocks, wanted, 1)
-        second = {Field.MULTIPLIES: 1} | _parts(self.filter_blocks, wanted, panel)
+        second = {Field.MULTIPLIES: 1} | self._scratch(0) | _parts(self.filter_blocks, wanted, panel)
         return [
             Step(first, self.blocks * first[Field.PARTS], 0, cost.transforms),
-            Step(second, self.blocks * second[Field.PARTS], self.m_bytes, cost.products),
+            Step(second, self.blocks * second[Field.PARTS], scratch, cost.products),
         ]
+
+    def _scratch(self, begin: int) -> dict[Field, int]:
+        """Where products and filters are, in bytes."""
+        return {Field.SCRATCH_M: begin, Field.SCRATCH_U: begin + self.m_bytes if self.plan.anew else -1}
 
     def context(self, step: Step, buffers: tuple[int, int, int], sizes: Sequence[int]) -> Context:
         """``buffers``: of x, of the filters, and of what two steps share."""
@@ -223,6 +249,8 @@ class TileMatrices:
             Field.V_PRODUCT: self.v_product,
             Field.M_TILE: self.m_tile,
             Field.M_PRODUCT: self.m_product,
+            Field.U_PRODUCT: self.u_product,
+            Field.CHUNK: self.chunk,
             Field.V_BUFFER: buffers[2],
             Field.V_BLOCK: self.v_bytes // 4,
             Field.STRIPS: multiply.address,
