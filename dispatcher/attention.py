@@ -14,7 +14,7 @@ from omniop.dispatcher.inline import Inliner
 from omniop.dispatcher.placement import tensor_type
 from omniop.opset import expr, poly
 from omniop.opset.definitions import Attention, Definition, Map, Structured, Tensor
-from omniop.opset.dtype import FLOAT32
+from omniop.opset.dtype import BFLOAT16, FLOAT32
 from omniop.opset.expr import Expr
 from omniop.opset.prims import axes_of, record
 
@@ -73,6 +73,8 @@ class _Finder:
         inliner = Inliner(lambda t: t.definition not in between, self.resolve, weights.rank)
         axes = axes_of(weights.shape)
         value = inliner.expand(weights.definition.value, {a: a for a in axes if a.op == "axis"})
+        if weights.dtype is not FLOAT32 and value.op == "cast":
+            (value,) = value.args
         softmax = _softmax_of(value, axes[-1])
         if softmax is None:
             return None
@@ -123,7 +125,8 @@ class _Finder:
 def _is_product(definition: Definition) -> bool:
     if not isinstance(definition, Structured) or definition.prim != "contract":
         return False
-    return all(t.dtype is FLOAT32 for t in (*definition.operands, *definition.outputs))
+    dtypes = {t.dtype for t in definition.operands}
+    return dtypes in ({FLOAT32}, {BFLOAT16}) and definition.outputs[0].dtype is FLOAT32
 
 
 def _same_place(read: Expr, product: Tensor, axes: Sequence[Expr], weights: Tensor) -> bool:

@@ -175,7 +175,8 @@ class Structured(Definition):
 
 @dataclass(eq=False)
 class Attention(Structured):
-    """``softmax(scores(q @ k)) @ v`` of operands q [*batch, M, d], k [*batch, d, N] and v [*batch, N, columns].
+    """``softmax(scores(q @ k)) @ v`` of operands q [*batch, M, d], k [*batch, d, N] and v [*batch, N, columns], all of
+    float32 or of bfloat16; products are float32, and the softmax is rounded to what v is.
 
     ``scores``: an expression over the axes of [*batch, M, N] with a hole for the product's value; None for the value
     itself. The attribute ``blank``: rows of scores that are all -inf give zeros. ``covers``: what it was made of.

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum, auto
 
-from omniop.backends.codegen import llvm_math
+from omniop.backends.codegen import llvm_math, llvm_vector
 from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, define_entry
+from omniop.backends.codegen.llvm_dot import rounded
 from omniop.backends.codegen.llvm_flow import (
     address,
     argument,
@@ -34,7 +35,7 @@ from omniop.backends.codegen.llvm_packing import pack
 from omniop.backends.codegen.llvm_panels import Field as PanelField
 from omniop.backends.codegen.llvm_panels import tile_of
 from omniop.backends.codegen.llvm_strips import Strips
-from omniop.opset.dtype import FLOAT32, INT64, UINT8
+from omniop.opset.dtype import FLOAT32, INT64, UINT8, UINT16, DType
 
 ENTRY, PACK_ENTRY = "attention", "pack"
 KEY_BLOCK = 1024
@@ -80,6 +81,8 @@ class Field(IntEnum):
     SCRATCH_SCORES = auto()
     SCRATCH_FACTORS = auto()
     SCRATCH_BLOCK = auto()
+    SCRATCH_QUERIES = auto()
+    """Of copied queries, where they are."""
 
 
 class BatchWord(IntEnum):
@@ -124,21 +127,26 @@ def print_pack(module: Module) -> None:
 def print_attention(module: Module) -> None:
     """Adds ``attention`` and all that it calls but strips."""
     _print_dots(module)
-    _print_softmax(module)
-    _Driver(module).define()
+    print_softmax(module, FLOAT32)
+    Driver(module).define(ENTRY)
 
 
-class _Driver:
+class Driver:
+    """The loops around both products, for operands of float32."""
+
+    dtype = FLOAT32
+    """Of operands, as they lie in memory."""
+
     def __init__(self, module: Module) -> None:
         self.code = Code(module, "work")
         self.width = tile_of(module.target).width
         self.field = {f: word(self.code, "%context", f) for f in Field}
 
-    def define(self) -> None:
+    def define(self, entry: str) -> None:
         code, f = self.code, self.field
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_SCORES, Field.SCRATCH_FACTORS, Field.SCRATCH_BLOCK)
         sizes, self.scores, self.factors, self.block = (code.element("%scratch", UINT8, f[p]) for p in parts)
-
+        self.queries = code.element("%scratch", UINT8, f[Field.SCRATCH_QUERIES])
         self.strips = address(code, "%context", Field.STRIPS)
 
         def kernel(field: Field, block: str) -> Epilogue:
@@ -151,20 +159,33 @@ class _Driver:
         target = code.element("%scratch", INT64, plus(code, f[Field.BUFFER_COUNT], 1))
         code.do(f"store ptr {self.scores}, ptr {target}, align 8")
         each(code, argument("begin"), argument("end"), 1, self._point)
-        define_entry(code.module, ENTRY, code)
+        define_entry(code.module, entry, code)
 
     def _point(self, code: Code, point: Value) -> None:
         f = self.field
         part, batch = code.op("urem", point, f[Field.ROW_BLOCKS]), code.op("udiv", point, f[Field.ROW_BLOCKS])
         line = code.element(address(code, "%context", Field.BATCH_TABLE), INT64, code.mul(batch, f[Field.BATCH_WORDS]))
-        q, c = (code.element(p, FLOAT32, word(code, line, w)) for p, w in (("%a", BatchWord.Q), ("%c", BatchWord.C)))
+        q = code.element("%a", self.dtype, word(code, line, BatchWord.Q))
+        c = code.element("%c", FLOAT32, word(code, line, BatchWord.C))
         key, value = (
-            code.element(self._buffer(code, buffer), FLOAT32, word(code, line, w))
+            code.element(self._buffer(code, buffer), self.dtype, word(code, line, w))
             for buffer, w in ((Field.KEY_BUFFER, BatchWord.KEY), (Field.VALUE_BUFFER, BatchWord.VALUE))
         )
         first = code.mul(part, f[Field.ROW_BLOCK])
         rows = code.op("sub", least(code, code.add(first, f[Field.ROW_BLOCK]), f[Field.QUERIES]), first)
-        q = code.element(q, FLOAT32, code.mul(first, f[Field.Q_ROW]))
+        self.first_product(code, code.element(q, self.dtype, code.mul(first, f[Field.Q_ROW])), key, rows)
+        when(code, self.masked, lambda: self._run(code, self.masks, line, first, rows, f[Field.KEYS]))
+        numbers = (rows, f[Field.KEYS], f[Field.SCORE_ROW], f[Field.BLANK])
+        code.do(f"call void @softmax(ptr {self.scores}, ptr {self.factors}, {', '.join(map(str, numbers))})")
+        own = code.element(c, FLOAT32, code.mul(first, f[Field.C_ROW]))
+        target = code.let(f"select {self.fused}, ptr {self.block}, ptr {own}")
+        self.second_product(code, value, target, rows)
+        self._divide(code, target, rows)
+        when(code, self.fused, lambda: self._run(code, self.epilogue, line, first, rows, f[Field.COLUMNS]))
+
+    def first_product(self, code: Code, q: str, key: str, rows: Value) -> None:
+        """Scores of some queries with all keys."""
+        f = self.field
         zero, one, width = index(0), index(1), index(self.width)
         strips = Strips(
             a_row=f[Field.Q_ROW],
@@ -185,16 +206,15 @@ class _Driver:
             lambda: code.do(f"call void @dots(ptr {q}, ptr {key}, ptr {self.scores}, {', '.join(map(str, dots))})"),
             lambda: strips.call(code, self.strips, q, key, self.scores),
         )
-        when(code, self.masked, lambda: self._run(code, self.masks, line, first, rows, f[Field.KEYS]))
-        numbers = (rows, f[Field.KEYS], f[Field.SCORE_ROW], f[Field.BLANK])
-        code.do(f"call void @softmax(ptr {self.scores}, ptr {self.factors}, {', '.join(map(str, numbers))})")
-        own = code.element(c, FLOAT32, code.mul(first, f[Field.C_ROW]))
-        target = code.let(f"select {self.fused}, ptr {self.block}, ptr {own}")
+
+    def second_product(self, code: Code, value: str, target: str, rows: Value) -> None:
+        """What the scores, made powers, weigh all values to."""
+        f, zero = self.field, index(0)
 
         def some_keys(inside: Code, k: Value) -> None:
             products = Strips(
                 a_row=f[Field.SCORE_ROW],
-                a_k=one,
+                a_k=index(1),
                 b_row=f[Field.VALUE_ROW],
                 b_panel=f[Field.VALUE_PANEL],
                 rows=rows,
@@ -209,8 +229,6 @@ class _Driver:
             products.call(inside, self.strips, left, right, target)
 
         each(code, zero, f[Field.KEYS], KEY_BLOCK, some_keys)
-        self._divide(code, target, rows)
-        when(code, self.fused, lambda: self._run(code, self.epilogue, line, first, rows, f[Field.COLUMNS]))
 
     def _buffer(self, code: Code, field: Field) -> str:
         return code.let(f"load ptr, ptr {code.element('%buffers', INT64, self.field[field])}, align 8")
@@ -286,9 +304,10 @@ def _print_dots(module: Module) -> None:
     define(module, "dots", ("q", "keys", "scores"), names, code)
 
 
-def _print_softmax(module: Module) -> None:
+def print_softmax(module: Module, powers_of: DType) -> None:
     """``softmax(scores, factors, rows, columns, row, blank)``: each row made ``exp(x - max)``, and what to multiply it
-    with."""
+    with. ``powers_of``: what they are stored as, from the row's beginning on, up to whole vectors; float32 or bfloat16.
+    """
     lanes = tile_of(module.target).lanes
     wide = lanes * (4 if module.target.vector_bits == 512 else 2)
     code = Code(module)
@@ -322,7 +341,10 @@ def _print_softmax(module: Module) -> None:
         def powers(inside: Code, x: Value, width: int, held: Value) -> Value:
             moved = inside.op("fsub", load(inside, start, x, width), _spread(inside, shift, width))
             e = llvm_math.function(inside, "exp", moved)
-            store(inside, e, start, x)
+            if powers_of is FLOAT32:
+                store(inside, e, start, x)
+            else:  # never further than what was read
+                llvm_vector.store(inside, inside.element(start, UINT16, x), rounded(inside, e))
             return inside.op("fadd", held, e)
 
         total = over(zero, powers, "add")

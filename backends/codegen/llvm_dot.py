@@ -7,11 +7,12 @@ Sums of bytes are exact in int32 and wrap. AVX2's product of bytes saturates, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omniop.backends.codegen.llvm_flow import fma
 from omniop.backends.codegen.llvm_ir import Code, Value, const
-from omniop.opset.dtype import BFLOAT16, FLOAT32, INT8, INT16, INT32, UINT8, DType
+from omniop.opset.dtype import BFLOAT16, FLOAT32, INT8, INT16, INT32, UINT8, UINT16, DType
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,38 @@ class Dot:
             return _add_pairs(code, total, left, right)
         unsigned, signed = (right, left) if self.left.is_signed else (left, right)
         return _add_bytes(code, total, unsigned, signed)
+
+
+def rounded(code: Code, x: Value) -> Value:
+    """Floats as the bits of bfloat16, to the nearest and to even; of numbers below float32's normal ones, which such
+    products take for 0, the processor's instruction makes zeros."""
+    lanes = code.module.target.vector_bits // 32
+    if "vdpbf16ps" in code.module.target.narrow and x.lanes % lanes == 0:
+        parts = [code.shuffle(x, range(k, k + lanes)) for k in range(0, x.lanes, lanes)]
+        return _joined(code, [_rounded_by_one(code, part) for part in parts])
+    bits = code.convert("bitcast", x, INT32)
+    odd = code.op("and", _shift(code, "lshr", bits), _number(1, bits))
+    nearest = code.op("add", bits, code.op("add", odd, _number(0x7FFF, bits)))
+    quiet = code.op("or", bits, _number(1 << 22, bits))
+    return code.convert("trunc", _shift(code, "lshr", code.select(code.compare("uno", x, x), quiet, nearest)), UINT16)
+
+
+def _rounded_by_one(code: Code, x: Value) -> Value:
+    bits = f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * x.lanes}"
+    narrow = f"<{x.lanes} x bfloat>"
+    code.module.declare(bits, narrow, [x.type])
+    text = code.let(f"bitcast {narrow} {code.let(f'call {narrow} @{bits}({x})')} to <{x.lanes} x i16>")
+    return Value(text, UINT16, x.lanes)
+
+
+def _joined(code: Code, parts: Sequence[Value]) -> Value:
+    while len(parts) > 1:
+        parts = [code.shuffle_two(a, b, range(2 * a.lanes)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _shift(code: Code, shift: str, words: Value) -> Value:
+    return code.op(shift, words, _number(16, words))
 
 
 _SIGNS = 0x80808080 - (1 << 32)

@@ -1,4 +1,4 @@
-"""The loops of a product of narrow elements around the tiles of `llvm_narrow_tiles`.
+"""The loops of a product of narrow elements around the tiles of `llvm_narrow_strips`.
 
 Blocks are those of `llvm_gemm`: a batch, some rows, some columns, which may be several rows of an image. Rows of the
 left operand are read as they lie where they are whole words, else copied; columns of the right one are packed into
@@ -19,7 +19,8 @@ from omniop.backends.codegen.llvm_flow import address, argument, each, lanes_bel
 from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
-from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, Field, print_tile, read_zero_point, share_of, tile_of
+from omniop.backends.codegen.llvm_narrow_strips import Strips
+from omniop.backends.codegen.llvm_narrow_tiles import ONES, WORD, Field, read_zero_point, tile_of
 from omniop.opset.dtype import INT32, INT64, UINT8
 
 
@@ -28,17 +29,10 @@ def entry(kind: Dot) -> str:
 
 
 def print_narrow(module: Module, kind: Dot) -> None:
-    """Adds the function `entry`, and all that it calls."""
-    tile, share = tile_of(module.target), share_of(module.target)
-    tiles = []
-    for rows in range(1, tile.rows + 1):
-        for columns in range(share, tile.width + 1, share):
-            tiles.append(f"tile_{rows}x{columns}")
-            print_tile(module, tiles[-1], kind, rows, columns)
+    """Adds the function `entry` and its packers."""
     for name, packer in PACKERS.items():
         print_packer(module, f"pack_{name}", packer, kind)
     print_left_packer(module, "pack_left", kind)
-    function_table(module, "tiles", tiles)
     function_table(module, "packers", [f"pack_{name}" for name in PACKERS])
     _Driver(module, kind).define()
 
@@ -56,6 +50,7 @@ class _Driver:
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_LEFT, Field.SCRATCH_STARTS, Field.SCRATCH_STAGE)
         sizes, self.left, self.starts, self.stage = (code.element("%scratch", UINT8, f[p]) for p in parts)
         self.panels = code.element("%scratch", UINT8, f[Field.SCRATCH_PANELS])
+        self.strips = address(code, "%context", Field.STRIPS)
         self.block = code.element("%scratch", UINT8, f[Field.SCRATCH_BLOCK])
         self.epilogue = Epilogue(
             kernel=f[Field.EPILOGUE],
@@ -187,41 +182,17 @@ class _Driver:
     # Sums -------------------------------------------------------------------------------------------------------------
 
     def _tiles(self, code: Code, rows: Value, pointers: tuple[str, str, str], at: dict[BlockWord, Value]) -> None:
-        """All tiles of a block: a panel, which is read from the second cache once, under each strip of rows."""
-        f, tile, share = self.field, self.tile, share_of(self.module.target)
-        a, b, c = pointers
-        run = code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS])
-
-        def panel(outer: Code, x: Value) -> None:
-            columns = least(outer, outer.op("sub", run, x), index(tile.width))
-            shares = outer.op("udiv", plus(outer, columns, share - 1), index(share))
-            written = outer.select(self.fused, index(tile.width), columns)  # scratch has room for whole vectors
-            number = outer.op("udiv", x, index(tile.width))
-            right = outer.element(b, UINT8, outer.mul(number, f[Field.B_PANEL]))
-            target = outer.element(c, INT32, x)
-            loop = Loop(outer, inside := Code(self.module), [index(0)])
-            (row,) = loop.carried
-            loop.test(inside.compare("slt", row, rows))
-            height = self._height(inside, inside.op("sub", rows, row))
-            shape = plus(inside, inside.mul(plus(inside, height, -1), index(tile.width // share)), -1)
-            strip = (
-                inside.element(a, UINT8, inside.mul(row, self.left_row)),
-                right,
-                inside.element(target, INT32, inside.mul(row, f[Field.C_ROW])),
-                inside.element(self.starts, INT32, row),
-            )
-            numbers = (self.left_row, f[Field.WORDS], f[Field.C_ROW], written)
-            call_of(inside, "tiles", inside.add(shape, shares), strip, numbers)
-            loop.close([inside.add(row, height)])
-
-        each(code, index(0), run, tile.width, panel)
-
-    def _height(self, code: Code, left: Value) -> Value:
-        """Rows of the next strip: what is left over is shared by the last two."""
-        most = index(self.tile.rows)
-        half = code.op("lshr", plus(code, left, 1), index(1))
-        few = code.select(code.compare("sle", left, most), left, half)
-        return code.select(code.compare("sge", left, index(2 * self.tile.rows)), most, few)
+        f = self.field
+        strips = Strips(
+            a_row=self.left_row,
+            b_panel=f[Field.B_PANEL],
+            rows=rows,
+            columns=code.mul(at[BlockWord.LINES], at[BlockWord.COLUMNS]),
+            words=f[Field.WORDS],
+            c_row=f[Field.C_ROW],
+            whole=code.convert("zext", self.fused, INT64),  # scratch has room for whole vectors
+        )
+        strips.call(code, self.strips, (*pointers, self.starts))
 
     def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, rows: Value) -> None:
         """The epilogue, if there is one."""

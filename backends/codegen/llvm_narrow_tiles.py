@@ -68,6 +68,8 @@ class Field(IntEnum):
     SCRATCH_STAGE = auto()
     SCRATCH_PANELS = auto()
     SCRATCH_BLOCK = auto()
+    STRIPS = auto()
+    """Address of `llvm_narrow_strips.print_strips`' function."""
     TAPS = auto()
     """For each k: (offset in bytes of its element from the window's start, its z, y, x in the window)."""
     DEPTH = auto()

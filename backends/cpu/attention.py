@@ -10,6 +10,7 @@ import numpy as np
 
 from omniop.backends.array_eval import size_names
 from omniop.backends.base import YES, Answer, No, OpContext
+from omniop.backends.codegen import llvm_attention_rounded
 from omniop.backends.codegen.llvm_attention import (
     ENTRY,
     PACK_ENTRY,
@@ -19,9 +20,13 @@ from omniop.backends.codegen.llvm_attention import (
     print_attention,
     print_pack,
 )
+from omniop.backends.codegen.llvm_attention_rounded import KIND
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
+from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES
+from omniop.backends.codegen.llvm_narrow_tiles import Field as NarrowField
 from omniop.backends.codegen.llvm_panels import Field as PanelField
-from omniop.backends.cpu import fused, jit
+from omniop.backends.codegen.llvm_panels import Tile
+from omniop.backends.cpu import fused, jit, narrow
 from omniop.backends.cpu.jit import CompiledKernel
 from omniop.backends.cpu.kept import Later
 from omniop.backends.cpu.launch import CompiledLaunch, build_kernels
@@ -30,7 +35,7 @@ from omniop.backends.cpu.products import SPEED, STREAM, WORD, aligned, packing, 
 from omniop.backends.cpu.program import RecordedWork
 from omniop.backends.cpu.recording import Context, Record, Recording
 from omniop.opset import expr
-from omniop.opset.dtype import FLOAT32
+from omniop.opset.dtype import BFLOAT16, FLOAT32
 from omniop.opset.kernel import Call, Kernel, View
 from omniop.opset.legalise import Capabilities
 
@@ -45,18 +50,23 @@ PACKED_IN = 0.3
 
 
 def accepts(op: OpContext) -> Answer:
-    if any(t is None or t.dtype is not FLOAT32 for t in (*op.inputs, *op.outputs)):
-        return No("dtype", "it is for float32")
+    dtypes = {None if t is None else t.dtype for t in op.inputs}
+    if dtypes not in ({FLOAT32}, {BFLOAT16}) or any(t.dtype is not FLOAT32 for t in op.outputs):
+        return No("dtype", "it gives float32, of operands of float32 or of bfloat16")
     return YES
 
 
 @cache
-def _attention() -> jit.MachineCode:
+def _attention(rounded: bool) -> jit.MachineCode:
+    if rounded:
+        return jit.build_printed(llvm_attention_rounded.ENTRY, llvm_attention_rounded.print_attention)
     return jit.build_printed(ENTRY, print_attention)
 
 
 @cache
-def _pack() -> jit.MachineCode:
+def _pack(rounded: bool) -> jit.MachineCode:
+    if rounded:
+        return jit.build_printed(llvm_attention_rounded.PACK_ENTRY, llvm_attention_rounded.print_pack)
     return jit.build_printed(PACK_ENTRY, print_pack)
 
 
@@ -73,10 +83,11 @@ class AttentionCall(RecordedWork):
         call, names = self._call(), size_names(sizes)
         numbers = [_Matrices(view, names) for view in (*call.operands, call.results[0])]
         q, k, v, c = numbers
+        itemsize = call.operands[0].dtype.itemsize
         table = np.zeros((len(q.starts), BatchWord.PLACES + len(q.batch)), np.int64)
         table[:, BatchWord.Q], table[:, BatchWord.C] = q.starts, c.starts
         table[:, BatchWord.PLACES :] = list(product(*map(range, q.batch)))
-        width = tile().width
+        width = q.tile.width
         if _read_as_they_are(q, k, v):
             table[:, BatchWord.KEY], table[:, BatchWord.VALUE] = k.starts, v.starts
             places = {Field.KEY_BUFFER: k.buffer, Field.VALUE_BUFFER: v.buffer, Field.KEY_ROW: k.strides[1]}
@@ -86,7 +97,7 @@ class AttentionCall(RecordedWork):
         keys, key_bytes = _packed(k, workspace, 0)
         values, value_bytes = _packed(v, workspace, key_bytes)
         table[:, BatchWord.KEY] = k.numbers * k.panel_elements
-        table[:, BatchWord.VALUE] = key_bytes // FLOAT32.itemsize + v.numbers * v.panel_elements
+        table[:, BatchWord.VALUE] = key_bytes // itemsize + v.numbers * v.panel_elements
         places = {Field.KEY_BUFFER: workspace, Field.VALUE_BUFFER: workspace}
         places |= {Field.VALUE_ROW: width, Field.VALUE_PANEL: v.shape[0] * width}
         work = self._products(call, numbers, table, places, sizes)
@@ -103,21 +114,24 @@ class AttentionCall(RecordedWork):
         """``table``: of the batches; ``places``: of keys and values."""
         q, _, v, c = numbers
         (queries, depth), (keys, columns) = q.shape, v.shape
-        width, lanes = tile().width, tile().lanes
+        rounded = call.operands[0].dtype is BFLOAT16
+        width, lanes, tallest = q.tile.width, q.tile.lanes, q.tile.rows
         score_row = -(-keys // width) * width + lanes  # of whole tiles; an odd number of vectors uses all of a cache
-        fit = min(MOST_ROWS, max(1, BLOCK_BYTES // (FLOAT32.itemsize * score_row * tile().rows)) * tile().rows)
+        fit = min(MOST_ROWS, max(1, BLOCK_BYTES // (FLOAT32.itemsize * score_row * tallest)) * tallest)
         even = -(-queries // -(-queries // fit))
-        row_block = -(-even // tile().rows) * tile().rows
+        row_block = -(-even // tallest) * tallest
         row_blocks = -(-queries // row_block)
         block_row = -(-columns // width) * width
-        multiply = strips(jit.host_target())
+        target = jit.host_target()
+        multiply = narrow.strips(target, KIND) if rounded else strips(target)
         code = [multiply, *(kernel.code for kernel in (self._scores, self._epilogue) if kernel is not None)]
         own = np.array([*sizes, 0], np.int64)
         at_sizes = aligned((len(call.params) + 2) * WORD)
         at_scores = at_sizes + aligned((len(sizes) + BlockSize.PLACES + len(q.batch)) * WORD)
         at_factors = at_scores + aligned(FLOAT32.itemsize * row_block * score_row)
         at_block = at_factors + aligned(FLOAT32.itemsize * row_block)
-        end = at_block + (0 if self._epilogue is None else aligned(FLOAT32.itemsize * row_block * block_row))
+        at_queries = at_block + (0 if self._epilogue is None else aligned(FLOAT32.itemsize * row_block * block_row))
+        end = at_queries + (aligned(row_block * narrow.words_of(depth, KIND) * FLOAT32.itemsize) if rounded else 0)
         context = np.zeros(len(Head) + len(Field), np.int64)
         context[[Head.A_BUFFER, Head.B_BUFFER, Head.C_BUFFER, Head.SCRATCH]] = q.buffer, q.buffer, c.buffer, end
         for field, value in {
@@ -145,20 +159,27 @@ class AttentionCall(RecordedWork):
             Field.SCRATCH_SCORES: at_scores,
             Field.SCRATCH_FACTORS: at_factors,
             Field.SCRATCH_BLOCK: at_block,
+            Field.SCRATCH_QUERIES: at_queries,
         }.items():
             context[field] = value
-        arithmetic = 2 * queries * keys * (depth + columns) / (SPEED * lanes)
+        arithmetic = 2 * queries * keys * (depth + columns) / (SPEED * lanes * (KIND.group if rounded else 1))
         reading = FLOAT32.itemsize * keys * (depth + columns) / STREAM
         weight = max(arithmetic, reading) / row_blocks
         return Record(
-            _attention(), Context(context, (table, own, *code)), len(table) * row_blocks, weight=weight, scratch=end
+            _attention(rounded),
+            Context(context, (table, own, *code)),
+            len(table) * row_blocks,
+            weight=weight,
+            scratch=end,
         )
 
 
 def _read_as_they_are(q: _Matrices, k: _Matrices, v: _Matrices) -> bool:
     """Whether keys and values are read too seldom to be packed, and lie so that they can be read."""
+    if q.dtype is BFLOAT16:
+        return False
     seldom = q.shape[0] * len(q.starts) <= FEW_READS * min(len(k.different), len(v.different))
-    whole = q.shape[1] % tile().lanes == 0 == v.shape[1] % tile().lanes
+    whole = q.shape[1] % q.tile.lanes == 0 == v.shape[1] % q.tile.lanes
     return seldom and whole and q.strides[1] == k.strides[0] == v.strides[1] == 1 and k.strides[1] != 0
 
 
@@ -175,7 +196,7 @@ class _Matrices:
     def __init__(self, view: View, sizes: dict[str, int]) -> None:
         extents = [expr.evaluate(d, sizes) for d in view.shape]
         strides = [expr.evaluate(s, sizes) for s in view.strides]
-        self.buffer = view.buffer
+        self.buffer, self.dtype = view.buffer, view.dtype
         self.batch, self.shape, self.strides = extents[:-2], extents[-2:], strides[-2:]
         places = list(product(*map(range, self.batch)))
         self.starts = np.array(
@@ -185,37 +206,70 @@ class _Matrices:
         self.different, self.numbers = np.unique(self.starts, return_inverse=True)
 
     @property
+    def tile(self) -> Tile:
+        """Of products of such matrices."""
+        return narrow.tile() if self.dtype is BFLOAT16 else tile()
+
+    @property
     def panels(self) -> int:
-        return -(-self.shape[1] // tile().width)
+        return -(-self.shape[1] // self.tile.width)
 
     @property
     def panel_elements(self) -> int:
         """Of all panels of a matrix."""
-        return self.panels * self.shape[0] * tile().width
+        group = KIND.group if self.dtype is BFLOAT16 else 1
+        return self.panels * -(-self.shape[0] // group) * group * self.tile.width
 
 
 def _packed(matrices: _Matrices, workspace: int, start: int) -> tuple[Record, int]:
     """The record that packs them into the workspace, ``start`` bytes from its beginning, and how many it needs."""
     down, across = matrices.strides
-    packer = packing(jit.host_target(), "rows" if across == 1 else "columns" if down == 1 else "any")
+    packer = "rows" if across == 1 else "columns" if down == 1 else "any"
     table = np.zeros((len(matrices.different), len(PackWord)), np.int64)
     table[:, PackWord.SOURCE] = matrices.different
-    context = np.zeros(len(Head) + len(PanelField), np.int64)
-    context[[Head.B_BUFFER, Head.C_BUFFER, Head.C_START]] = matrices.buffer, workspace, start
-    steps, columns = matrices.shape
-    for field, value in {
-        PanelField.B_K: down,
-        PanelField.B_COLUMN: across,
-        PanelField.B_ROW: tile().width,
-        PanelField.K: steps,
-        PanelField.COLUMN_COUNT: columns,
+    rounded = matrices.dtype is BFLOAT16
+    fields, code = _words_of(matrices, packer, table) if rounded else _panels_of(matrices, packer, table)
+    fields |= {Head.B_BUFFER: matrices.buffer, Head.C_BUFFER: workspace, Head.C_START: start}
+    context = np.zeros(len(Head) + len(NarrowField if rounded else PanelField), np.int64)
+    context[list(fields)] = list(fields.values())
+    points = len(table) * matrices.panels
+    nbytes = aligned(matrices.dtype.itemsize * len(table) * matrices.panel_elements)
+    weight = PACKED_IN * matrices.shape[0] * min(matrices.shape[1], matrices.tile.width)
+    scratch = fields.get(Head.SCRATCH, 0)
+    return Record(_pack(rounded), Context(context, (table, *code)), points, weight=weight, scratch=scratch), nbytes
+
+
+def _panels_of(matrices: _Matrices, packer: str, table: np.ndarray) -> tuple[dict[int, int], Sequence[jit.MachineCode]]:
+    """What packing of float32 is told, and the code that it calls."""
+    code = packing(jit.host_target(), packer)
+    return {
+        PanelField.B_K: matrices.strides[0],
+        PanelField.B_COLUMN: matrices.strides[1],
+        PanelField.B_ROW: matrices.tile.width,
+        PanelField.K: matrices.shape[0],
+        PanelField.COLUMN_COUNT: matrices.shape[1],
         PanelField.BLOCKS: matrices.panels,
-        PanelField.PACKER: packer.address,
+        PanelField.PACKER: code.address,
         PanelField.BATCH_TABLE: table.ctypes.data,
         PanelField.BATCH_WORDS: table.shape[1],
-    }.items():
-        context[field] = value
-    points = len(table) * matrices.panels
-    nbytes = aligned(FLOAT32.itemsize * len(table) * matrices.panel_elements)
-    weight = PACKED_IN * steps * min(columns, tile().width)
-    return Record(_pack(), Context(context, (table, packer)), points, weight=weight), nbytes
+    }, (code,)
+
+
+def _words_of(matrices: _Matrices, packer: str, table: np.ndarray) -> tuple[dict[int, int], Sequence[jit.MachineCode]]:
+    """The same of bfloat16."""
+    itemsize = matrices.dtype.itemsize
+    stage_row = aligned(itemsize * matrices.tile.width + ROW_BYTES)
+    return {
+        Head.SCRATCH: (KIND.group + 1) * stage_row,
+        NarrowField.B_K: matrices.strides[0] * itemsize,
+        NarrowField.B_COLUMN: matrices.strides[1] * itemsize,
+        NarrowField.B_PANEL: matrices.panel_elements // matrices.panels * itemsize,
+        NarrowField.K: matrices.shape[0],
+        NarrowField.WORDS: narrow.words_of(matrices.shape[0], KIND),
+        NarrowField.WIDTH: matrices.shape[1],
+        NarrowField.BLOCKS: matrices.panels,
+        NarrowField.STAGE_ROW: stage_row,
+        NarrowField.PACKER: llvm_attention_rounded.MATRIX_PACKERS.index(packer),
+        NarrowField.BATCH_TABLE: table.ctypes.data,
+        NarrowField.BATCH_WORDS: table.shape[1],
+    }, ()

@@ -12,9 +12,12 @@ from omniop.backends.codegen import llvm_panels
 from omniop.backends.codegen.llvm_blocks import BlockSize, Head
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_gemm import BlockWord
+from omniop.backends.codegen.llvm_ir import Target
 from omniop.backends.codegen.llvm_narrow import entry, print_narrow
 from omniop.backends.codegen.llvm_narrow_lines import ROW_BYTES
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS
+from omniop.backends.codegen.llvm_narrow_strips import entry as strips_entry
+from omniop.backends.codegen.llvm_narrow_strips import print_strips
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, Field, tile_of
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.backends.cpu import jit, products
@@ -38,6 +41,12 @@ def tile() -> Tile:
 def function(kind: Dot) -> jit.MachineCode:
     """The compiled function; see `llvm_narrow.print_narrow`."""
     return jit.build_printed(entry(kind), print_narrow, kind)
+
+
+@cache
+def strips(target: Target, kind: Dot) -> jit.MachineCode:
+    """The compiled function; see `llvm_narrow_strips.print_strips`."""
+    return jit.build_printed(strips_entry(kind), print_strips, kind, target=target)
 
 
 def words_of(k: int, kind: Dot) -> int:
@@ -104,7 +113,9 @@ class Narrow:
     def row_blocks(self) -> int:
         return -(-self.product.rows // self.row_block)
 
-    def context(self, epilogue: int, sizes: Sequence[int], buffers: int) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    def context(
+        self, epilogue: int, sizes: Sequence[int], buffers: int
+    ) -> tuple[np.ndarray, tuple[np.ndarray | jit.MachineCode, ...]]:
         """See `products.Product.context`."""
         product, kind, width = self.product, self.kind, self.kind.left.itemsize
         stage_row = aligned(self.run * width + ROW_BYTES)
@@ -117,7 +128,7 @@ class Narrow:
         at_panels = at_stage + stage_row * (kind.group + 1)
         at_block = at_panels + (0 if self.in_panels else panel * (self.run // tile().width))
         end = at_block + (self.row_block * self.run * WORD if epilogue else 0)
-        taps = self._taps()
+        taps, multiply = self._taps(), strips(jit.host_target(), self.kind)
         batches, blocks, numbers = (np.ascontiguousarray(t, np.int64) for t in (product.batches, product.blocks, sizes))
         a_row, a_k = (product.fields[getattr(llvm_panels.Field, name)] * width for name in ("A_ROW", "A_K"))
         buffer, start = (-1, 0) if self.zero is None else self.zero
@@ -153,6 +164,7 @@ class Narrow:
             Field.SCRATCH_STAGE: at_stage,
             Field.SCRATCH_PANELS: at_panels,
             Field.SCRATCH_BLOCK: at_block,
+            Field.STRIPS: multiply.address,
             Field.TAPS: taps.ctypes.data,
         }
         for name, value in product.fields.items():
@@ -161,7 +173,7 @@ class Narrow:
         table = np.zeros(len(Head) + len(Field), np.int64)
         table[Head.SCRATCH] = end
         table[list(fields)] = list(fields.values())
-        return table, (taps, batches, blocks, numbers)
+        return table, (taps, batches, blocks, numbers, multiply)
 
     def _taps(self) -> np.ndarray:
         """For each k of a window of all channels what `products` says for one channel."""

@@ -20,12 +20,13 @@ from omniop.conformance.oracles import reference_engine
 from omniop.conformance.oracles.expected import expect
 from omniop.conformance.samples import models
 from omniop.conformance.samples.catalogue import catalogue
+from omniop.conformance.samples.drawing import limits_of
 from omniop.conformance.samples.op import Sample
 from omniop.conformance.tolerance import Tolerance, Ulps, tolerance_of, unit
 from omniop.conformance.tuned.sized import FED, sized
 from omniop.conformance.tuned.twins import plain, recording, run
 from omniop.conformance.verdict import Error, Facts
-from omniop.dispatcher.precision import Precision
+from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.dispatcher.registry import registry
 from omniop.opset import dtype as dtypes
 from omniop.opset.errors import UnsupportedError
@@ -113,6 +114,9 @@ class SizedCase(TunedCase):
         if not isinstance(found, Ulps) or not found.scale:
             return found
         scale = found.scale * one.depth * (4 if one.dtype == "float32" else 1)
+        if one.precision is not None:  # what lies between products is rounded: a unit of the narrower dtype
+            narrow, own = (limits_of(d.numpy).eps for d in (OPERANDS[one.precision], dtypes.of_name(one.dtype)))
+            scale += (one.depth - 1) * float(narrow) / float(own)
         return replace(found, ulp=found.ulp * one.depth, scale=scale)
 
 

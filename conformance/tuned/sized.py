@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -383,7 +383,8 @@ _STEPPED = (
 
 
 def _rounded() -> Iterator[Sized]:
-    """What a session rounds when it is asked to: products, and convolutions in one dim and in two."""
+    """What a session rounds when it is asked to: products, convolutions in one dim and in two, and what is made of
+    them."""
 
     def one(name: str, op: str, inputs: Mapping[str, Values], *nodes: str) -> Sized:
         return Sized(f"{name}_bf16", op, "float32", inputs, nodes, precision="bf16")
@@ -403,3 +404,4 @@ def _rounded() -> Iterator[Sized]:
         line = f"Conv <pads = [1, 1], strides = [{stride}]>"
         yield one(f"conv_line_{length}", "Conv", inputs, f"y = {line} (x, w)")
         yield one(f"conv_line_{length}_relu", "Conv", inputs, f"h = {line} (x, w)", "y = Relu (h)")
+    yield from (replace(m, name=f"{m.name}_bf16", precision="bf16") for m in (*_networks(), *_attention()))

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from ml_dtypes import bfloat16
 from one_node import normal, same
 from onnx import helper, numpy_helper
 from vector_widths import each_width
 
 import omniop
-from omniop.backends.cpu import BACKEND, attention, products
+from omniop.backends.cpu import BACKEND, attention, narrow, products
 from omniop.backends.cpu.attention import AttentionCall
+from omniop.backends.cpu.device import CpuDevice
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.opset import expr
-from omniop.opset.dtype import FLOAT32
+from omniop.opset.dtype import FLOAT32, DType, of_numpy
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Call, Param, View
 
@@ -35,31 +37,32 @@ def attended(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, mask: An
 # The call -------------------------------------------------------------------------------------------------------------
 
 
-width = each_width(products.tile, attention._attention, attention._pack)
+width = each_width(products.tile, narrow.tile, attention._attention, attention._pack)
 
 
-def heads(buffer: int, shape: tuple[int, ...], strides: tuple[int, ...], group: int = 1) -> View:
+def heads(buffer: int, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], group: int = 1) -> View:
     """A head's matrix, that of ``group`` heads where they share it."""
     head = expr.axis(0, shape[0])
     offset = (head if group == 1 else head // group) * strides[0]
     numbers = [tuple(map(expr.index, n)) for n in (shape, (0, *strides[1:]))]
-    return View(buffer, FLOAT32, numbers[0], numbers[1], offset)
+    return View(buffer, dtype, numbers[0], numbers[1], offset)
 
 
 def call(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, scores: Callable[..., Expr] | None, mask: np.ndarray, blank: bool
 ) -> np.ndarray:
-    """q [M, heads, d], k and v [N, groups, d]; gives [heads, M, d]."""
+    """q [M, heads, d], k and v [N, groups, d], of float32 or of bfloat16; gives [heads, M, d]."""
+    dtype = of_numpy(q.dtype)
     (m, count, d), (n, groups, _) = q.shape, k.shape
     group = count // groups
     views = (
-        heads(0, (count, m, d), (d, count * d, 1)),
-        heads(1, (count, d, n), (d, 1, groups * d), group),
-        heads(2, (count, n, d), (d, groups * d, 1), group),
+        heads(0, dtype, (count, m, d), (d, count * d, 1)),
+        heads(1, dtype, (count, d, n), (d, 1, groups * d), group),
+        heads(2, dtype, (count, n, d), (d, groups * d, 1), group),
     )
     numbers = [tuple(map(expr.index, x)) for x in ((count, m, d), (m * d, d, 1))]
     result = View(3, FLOAT32, numbers[0], numbers[1], expr.index(0))
-    params = (*[Param(FLOAT32)] * 3, Param(FLOAT32, True), Param(FLOAT32))
+    params = (*[Param(dtype)] * 3, Param(FLOAT32, True), Param(FLOAT32))
     axes = [expr.axis(i, e) for i, e in enumerate((count, m, n))]
     value = None if scores is None else scores(expr.hole(FLOAT32), *axes)
     work = AttentionCall(Call("attention", params, views, (result,), (("blank", blank),), 0, None, value), DEVICE.caps)
@@ -97,10 +100,32 @@ def test_sizes(shape: tuple[int, ...], masked: bool, width: int) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_sizes_of_bfloat16(shape: tuple[int, ...], masked: bool, width: int) -> None:
+    """Each weight is off by half a unit in its last place at most."""
+    count, groups, m, n, d = shape
+    sizes = ((m, count, d), (n, groups, d), (n, groups, d))
+    q, k, v = (normal(*s, seed=i).astype(bfloat16) for i, s in enumerate(sizes))
+    mask = normal(m, n, seed=3)
+
+    def scores(hole: Expr, _: Expr, row: Expr, column: Expr) -> Expr:
+        return hole * 0.3 + expr.load(4, (row * n + column,), FLOAT32)
+
+    found = call(q, k, v, scores if masked else None, mask, False)
+    queries, keys, values = (x.astype("d").swapaxes(0, 1) for x in (q, k, v))
+    keys, values = (x.repeat(count // groups, axis=0) for x in (keys, values))
+    given = (0.3, mask) if masked else (1.0,)
+    allowed = attended(queries, keys, np.abs(values), *given) * 2**-8 + 2e-6
+    assert (np.abs(found - attended(queries, keys, values, *given)) <= allowed).all()
+
+
+@pytest.mark.parametrize("dtype", ["f", bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("blank", [False, True])
-def test_special_values(blank: bool) -> None:
+def test_special_values(blank: bool, dtype: Any) -> None:
     """Rows of -inf, of one inf, of NaN, and of what is far apart."""
-    q, k, v = np.ones((5, 1, 1), "f"), np.ones((20, 1, 1), "f"), normal(20, 1, 1)
+    ones = (np.ones((count, 1, 1), dtype) for count in (5, 20))
+    q, k, v = *ones, normal(20, 1, 1).astype(dtype)
     mask = np.zeros((5, 20), "f")
     mask[0], mask[1, 3], mask[2, 4], mask[3, ::2], mask[4, 7] = -np.inf, np.inf, np.nan, -np.inf, 3e38
     found = call(q, k, v, lambda hole, _, r, c: hole + expr.load(4, (r * 20 + c,), FLOAT32), mask, blank)[0, :, 0]
@@ -220,6 +245,19 @@ def test_the_operator_of_onnxruntime() -> None:
     nodes = [helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["y"], domain="com.microsoft", num_heads=3)]
     q, k, v = (x.reshape(2, 12, 3, 8).swapaxes(1, 2) for x in feeds.values())
     check(nodes, feeds, {}, attended(q, k, v, 8**-0.5).swapaxes(1, 2).reshape(2, 12, 24))
+
+
+def test_operands_are_rounded_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the weights with them: it stays one call."""
+    monkeypatch.setattr(CpuDevice, "precisions", frozenset(("bf16",)))
+    feeds = qkv(1, 2, 2, 40, 70, 16)
+    nodes = [*HEAD, helper.make_node("Identity", ["scaled"], ["masked"]), *TAIL]
+    session = omniop.load(model(nodes, feeds, {"root": np.array(4, "f")}, ["y"], False), device="cpu", precision="bf16")
+    found = session.run(feeds)["y"]
+    assert "attention(" in str(session.explain())
+    q, k, v = (x.astype(bfloat16).astype("d") for x in feeds.values())
+    allowed = attended(q, k, np.abs(v), 0.25) * 2**-8 + 2e-6
+    assert (np.abs(found - attended(q, k, v, 0.25)) <= allowed).all()
 
 
 def test_a_softmax_over_another_axis_is_none() -> None:
