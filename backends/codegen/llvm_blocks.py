@@ -56,6 +56,13 @@ class Epilogue:
     """Scratch memory for all sizes."""
     block: str
 
+    @classmethod
+    def told(cls, code: Code, fields: type[IntEnum], sizes: str, block: str) -> Epilogue:
+        """The one that a context's words EPILOGUE, SIZES, SIZE_COUNT and BUFFER_COUNT tell."""
+        names = ("EPILOGUE", "SIZE_COUNT", "BUFFER_COUNT")
+        kernel, count, buffers = (word(code, "%context", fields[name]) for name in names)
+        return cls(kernel, address(code, "%context", fields["SIZES"]), count, buffers, sizes, block)
+
     def prepare(self, code: Code) -> None:
         """Buffers and sizes that are the same for all blocks, in scratch memory."""
         _copy(code, "%buffers", "%scratch", self.buffer_count)

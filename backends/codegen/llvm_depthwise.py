@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_alu, llvm_vector
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import Epilogue, Head, call_of, define_entry, function_table
 from omniop.backends.codegen.llvm_flow import (
     address,
     argument,
@@ -28,6 +28,7 @@ from omniop.backends.codegen.llvm_flow import (
     zeros,
 )
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
+from omniop.backends.codegen.llvm_planes import Planes
 from omniop.opset.dtype import FLOAT32, UINT8, UINT32
 
 ENTRY = "depthwise"
@@ -145,14 +146,7 @@ class _Driver:
         code = self.code
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_LINES, Field.SCRATCH_BLOCK)
         sizes, self.lines, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
-        self.epilogue = Epilogue(
-            kernel=self.field[Field.EPILOGUE],
-            size_table=address(code, "%context", Field.SIZES),
-            size_count=self.field[Field.SIZE_COUNT],
-            buffer_count=self.field[Field.BUFFER_COUNT],
-            sizes=sizes,
-            block=self.block,
-        )
+        self.epilogue = Epilogue.told(code, Field, sizes, self.block)
         self.epilogue.prepare(code)
         self.places = code.let("alloca i64, align 8")
         bits = Value(code.convert("trunc", self.field[Field.FILL], UINT32).text, UINT32)
@@ -161,38 +155,20 @@ class _Driver:
         define_entry(self.module, ENTRY, code)
 
     def _point(self, code: Code, point: Value) -> None:
-        """Some channels of an image, in some lines."""
         f = self.field
-        part, rest = code.op("urem", point, f[Field.LINE_BLOCKS]), code.op("udiv", point, f[Field.LINE_BLOCKS])
-        group, image = code.op("urem", rest, f[Field.CHANNEL_BLOCKS]), code.op("udiv", rest, f[Field.CHANNEL_BLOCKS])
-        first, y = code.mul(group, f[Field.CHANNEL_BLOCK]), code.mul(part, f[Field.LINE_BLOCK])
-        end = least(code, code.add(first, f[Field.CHANNEL_BLOCK]), f[Field.CHANNELS])
-        height = least(code, code.op("sub", f[Field.OUT_HEIGHT], y), f[Field.LINE_BLOCK])
-        plane = code.mul(f[Field.LINE_BLOCK], f[Field.OUT_WIDTH])
-        source = code.element("%b", FLOAT32, code.mul(image, f[Field.X_IMAGE]))
-        above = code.op("sub", code.mul(y, f[Field.STEP_Y]), f[Field.PAD_Y])
-        padded = code.add(code.mul(plus(code, height, -1), f[Field.STEP_Y]), f[Field.REACH])
+        planes = Planes.of(code, Field, point)
+        source = code.element("%b", FLOAT32, code.mul(planes.image, f[Field.X_IMAGE]))
+        above = code.op("sub", code.mul(planes.y, f[Field.STEP_Y]), f[Field.PAD_Y])
+        padded = code.add(code.mul(plus(code, planes.height, -1), f[Field.STEP_Y]), f[Field.REACH])
 
-        def channel(inside: Code, c: Value) -> None:
+        def channel(inside: Code, c: Value, place: Value) -> None:
             own = inside.op("udiv", c, f[Field.MULTIPLIER])
             self._pad(inside, inside.element(source, FLOAT32, inside.mul(own, f[Field.X_CHANNEL])), above, padded)
             weights = inside.element("%a", FLOAT32, inside.mul(c, f[Field.WEIGHT_CHANNEL]))
-            self._sum(inside, weights, inside.mul(inside.op("sub", c, first), plane), height)
+            self._sum(inside, weights, place, planes.height)
 
-        each(code, first, end, 1, channel)
-        by_lines = code.compare("ne", f[Field.BY_LINES], index(0))
-        values: dict[int, Value] = {
-            BlockSize.ROW: first,
-            BlockSize.Z: index(0),
-            BlockSize.Y: code.mul(y, f[Field.BY_LINES]),
-            BlockSize.X: code.select(by_lines, index(0), code.mul(y, f[Field.OUT_WIDTH])),
-            BlockSize.ROWS: code.op("sub", end, first),
-            BlockSize.COUNT_Y: code.select(by_lines, height, index(1)),
-            BlockSize.COUNT_X: code.mul(f[Field.OUT_WIDTH], code.select(by_lines, index(1), height)),
-            BlockSize.BLOCK_ROW: plane,
-        }
-        code.do(f"store {image}, ptr {self.places}, align 8")
-        self.epilogue.run(code, values, self.places, index(1))
+        planes.each_channel(code, channel)
+        planes.finish(code, self.epilogue, self.places)
 
     def _sum(self, code: Code, weights: str, place: Value, height: Value) -> None:
         """A channel's lines, of which the last two turns share what is left."""

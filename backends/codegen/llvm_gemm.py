@@ -8,6 +8,7 @@ other, nor on how many threads there are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 
 from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, define_entry
@@ -74,14 +75,7 @@ class _Driver:
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PANELS, Field.SCRATCH_BLOCK)
         sizes, self.panels, self.block = (code.element("%scratch", UINT8, self.field[f]) for f in parts)
         self.strips, self.packer = (address(code, "%context", f) for f in (Field.STRIPS, Field.PACKER))
-        self.epilogue = Epilogue(
-            kernel=self.field[Field.EPILOGUE],
-            size_table=address(code, "%context", Field.SIZES),
-            size_count=self.field[Field.SIZE_COUNT],
-            buffer_count=self.field[Field.BUFFER_COUNT],
-            sizes=sizes,
-            block=self.block,
-        )
+        self.epilogue = Epilogue.told(code, Field, sizes, self.block)
         self.fused = self.epilogue.exists(code)
         self.direct = code.compare("eq", self.field[Field.PACKER], index(0))
         self.b_row = code.select(self.direct, self.field[Field.B_K], self.field[Field.B_ROW])
@@ -117,7 +111,8 @@ class _Driver:
             self._tiles(inside, count, (left, right, target), k, steps, at)
 
         each(code, index(0), f[Field.K], f[Field.K_BLOCK], part_of_k)
-        self._finish(code, at, group, first, count)
+        strides = f[Field.C_ROW], f[Field.BATCH_WORDS]
+        when(code, self.fused, lambda: finish(code, self.epilogue, at, group, (first, count), strides))
 
     def _pack(self, code: Code, b: str, k: Value, steps: Value, at: dict[BlockWord, Value]) -> None:
         """All lines of a block, side by side."""
@@ -155,22 +150,28 @@ class _Driver:
         )
         strips.call(code, self.strips, *pointers)
 
-    def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, count: Value) -> None:
-        """The epilogue, if there is one."""
-        f = self.field
 
-        def run() -> None:
-            values: dict[int, Value] = {
-                BlockSize.ROW: code.add(first, word(code, group, BatchWord.FIRST_ROW)),
-                BlockSize.Z: at[BlockWord.PLACE_Z],
-                BlockSize.Y: at[BlockWord.PLACE_Y],
-                BlockSize.X: at[BlockWord.PLACE_X],
-                BlockSize.ROWS: count,
-                BlockSize.COUNT_Y: at[BlockWord.COUNT_Y],
-                BlockSize.COUNT_X: at[BlockWord.COUNT_X],
-                BlockSize.BLOCK_ROW: f[Field.C_ROW],
-            }
-            places = code.element(group, INT64, index(BatchWord.PLACES))
-            self.epilogue.run(code, values, places, plus(code, f[Field.BATCH_WORDS], -BatchWord.PLACES))
-
-        when(code, self.fused, run)
+def finish(
+    code: Code,
+    epilogue: Epilogue,
+    at: Mapping[BlockWord, Value],
+    group: str,
+    rows: tuple[Value, Value],
+    strides: tuple[Value, Value],
+) -> None:
+    """The epilogue of a block. ``rows``: the first one, and how many; ``group``: its batch's line of a table of lines
+    of so many words, the second of ``strides``; the first is from row to row of the block."""
+    first, count = rows
+    row, words = strides
+    values: dict[int, Value] = {
+        BlockSize.ROW: code.add(first, word(code, group, BatchWord.FIRST_ROW)),
+        BlockSize.Z: at[BlockWord.PLACE_Z],
+        BlockSize.Y: at[BlockWord.PLACE_Y],
+        BlockSize.X: at[BlockWord.PLACE_X],
+        BlockSize.ROWS: count,
+        BlockSize.COUNT_Y: at[BlockWord.COUNT_Y],
+        BlockSize.COUNT_X: at[BlockWord.COUNT_X],
+        BlockSize.BLOCK_ROW: row,
+    }
+    places = code.element(group, INT64, index(BatchWord.PLACES))
+    epilogue.run(code, values, places, plus(code, words, -BatchWord.PLACES))

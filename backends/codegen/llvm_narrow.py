@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from omniop.backends.codegen import llvm_vector
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, call_of, define_entry, function_table
+from omniop.backends.codegen.llvm_blocks import Epilogue, call_of, define_entry, function_table
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_flow import address, argument, each, lanes_below, least, plus, when, word
-from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord
+from omniop.backends.codegen.llvm_gemm import BatchWord, BlockWord, finish
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_packing import PACKERS, print_left_packer, print_packer
 from omniop.backends.codegen.llvm_narrow_strips import Strips
@@ -52,14 +52,7 @@ class _Driver:
         self.panels = code.element("%scratch", UINT8, f[Field.SCRATCH_PANELS])
         self.strips = address(code, "%context", Field.STRIPS)
         self.block = code.element("%scratch", UINT8, f[Field.SCRATCH_BLOCK])
-        self.epilogue = Epilogue(
-            kernel=f[Field.EPILOGUE],
-            size_table=address(code, "%context", Field.SIZES),
-            size_count=f[Field.SIZE_COUNT],
-            buffer_count=f[Field.BUFFER_COUNT],
-            sizes=sizes,
-            block=self.block,
-        )
+        self.epilogue = Epilogue.told(code, Field, sizes, self.block)
         self.fused = self.epilogue.exists(code)
         self.copied = code.compare("ne", f[Field.A_PACKED], index(0))
         self.packs = code.compare("sge", f[Field.PACKER], index(0))
@@ -114,7 +107,8 @@ class _Driver:
         own = code.element(c, INT32, code.add(at[BlockWord.C], code.mul(first, f[Field.C_ROW])))
         target = code.let(f"select {self.fused}, ptr {self.block}, ptr {own}")
         self._tiles(code, rows, (left, right, target), at)
-        self._finish(code, at, group, first, rows)
+        strides = f[Field.C_ROW], f[Field.BATCH_WORDS]
+        when(code, self.fused, lambda: finish(code, self.epilogue, at, group, (first, rows), strides))
 
     def _once(self, code: Code, place: str, number: Value, run: Callable[[], None]) -> None:
         """Unless it was done for this number last."""
@@ -193,23 +187,3 @@ class _Driver:
             whole=code.convert("zext", self.fused, INT64),  # scratch has room for whole vectors
         )
         strips.call(code, self.strips, (*pointers, self.starts))
-
-    def _finish(self, code: Code, at: dict[BlockWord, Value], group: str, first: Value, rows: Value) -> None:
-        """The epilogue, if there is one."""
-        f = self.field
-
-        def run() -> None:
-            values: dict[int, Value] = {
-                BlockSize.ROW: code.add(first, word(code, group, BatchWord.FIRST_ROW)),
-                BlockSize.Z: at[BlockWord.PLACE_Z],
-                BlockSize.Y: at[BlockWord.PLACE_Y],
-                BlockSize.X: at[BlockWord.PLACE_X],
-                BlockSize.ROWS: rows,
-                BlockSize.COUNT_Y: at[BlockWord.COUNT_Y],
-                BlockSize.COUNT_X: at[BlockWord.COUNT_X],
-                BlockSize.BLOCK_ROW: f[Field.C_ROW],
-            }
-            places = code.element(group, INT64, index(BatchWord.PLACES))
-            self.epilogue.run(code, values, places, plus(code, f[Field.BATCH_WORDS], -BatchWord.PLACES))
-
-        when(code, self.fused, run)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from enum import IntEnum, auto
 
 from omniop.backends.codegen import llvm_vector
-from omniop.backends.codegen.llvm_blocks import BlockSize, Epilogue, Head, define_entry
+from omniop.backends.codegen.llvm_blocks import Epilogue, Head, define_entry
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import address, argument, define, each, least, plus, when, word
+from omniop.backends.codegen.llvm_flow import argument, define, each, least, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, const, index
 from omniop.backends.codegen.llvm_narrow_lines import Lines, bits_inside, lanes_of
 from omniop.backends.codegen.llvm_narrow_tiles import WORD, load_word, read_zero_point
+from omniop.backends.codegen.llvm_planes import Planes
 from omniop.opset.dtype import INT32, UINT8
 
 LINES = 4
@@ -219,55 +220,30 @@ class _Driver:
         parts = (Field.SCRATCH_SIZES, Field.SCRATCH_PLACES, Field.SCRATCH_LINES)
         sizes, self.places, self.lines = (code.element("%scratch", UINT8, f[p]) for p in parts)
         self.block = code.element("%scratch", UINT8, f[Field.SCRATCH_BLOCK])
-        self.epilogue = Epilogue(
-            kernel=f[Field.EPILOGUE],
-            size_table=address(code, "%context", Field.SIZES),
-            size_count=f[Field.SIZE_COUNT],
-            buffer_count=f[Field.BUFFER_COUNT],
-            sizes=sizes,
-            block=self.block,
-        )
+        self.epilogue = Epilogue.told(code, Field, sizes, self.block)
         self.zero = read_zero_point(code, self.window.kind, f[Field.ZERO_BUFFER], f[Field.ZERO_START])
         self.epilogue.prepare(code)
         each(code, argument("begin"), argument("end"), 1, self._point)
         define_entry(self.module, entry(self.window), code)
 
     def _point(self, code: Code, point: Value) -> None:
-        """Some channels of an image, in some lines."""
         f, step = self.field, self.window.strides[0]
-        part, rest = code.op("urem", point, f[Field.LINE_BLOCKS]), code.op("udiv", point, f[Field.LINE_BLOCKS])
-        group, image = code.op("urem", rest, f[Field.CHANNEL_BLOCKS]), code.op("udiv", rest, f[Field.CHANNEL_BLOCKS])
-        first, y = code.mul(group, f[Field.CHANNEL_BLOCK]), code.mul(part, f[Field.LINE_BLOCK])
-        end = least(code, code.add(first, f[Field.CHANNEL_BLOCK]), f[Field.CHANNELS])
-        height = least(code, code.op("sub", f[Field.OUT_HEIGHT], y), f[Field.LINE_BLOCK])
-        plane = code.mul(f[Field.LINE_BLOCK], f[Field.OUT_WIDTH])
-        source = code.element("%b", UINT8, code.mul(image, f[Field.X_IMAGE]))
-        above = code.op("sub", code.mul(y, index(step)), f[Field.PAD_Y])
+        planes = Planes.of(code, Field, point)
+        source = code.element("%b", UINT8, code.mul(planes.image, f[Field.X_IMAGE]))
+        above = code.op("sub", code.mul(planes.y, index(step)), f[Field.PAD_Y])
 
-        def channel(inside: Code, c: Value) -> None:
+        def channel(inside: Code, c: Value, place: Value) -> None:
             own = inside.op("udiv", c, f[Field.MULTIPLIER])
             lines = inside.element(source, UINT8, inside.mul(own, f[Field.X_CHANNEL]))
             if _pads(code):
-                lines = self._padded(inside, lines, above, height)
+                lines = self._padded(inside, lines, above, planes.height)
             weights = inside.element("%a", UINT8, inside.mul(c, f[Field.WEIGHT_CHANNEL]))
-            target = inside.element(self.block, INT32, inside.mul(inside.op("sub", c, first), plane))
-            pointers = ", ".join(f"ptr {p}" for p in ("%context", lines, weights, target))
-            inside.do(f"call void @channel({pointers}, {above}, {height}, {self.zero})")
+            pointers = ("%context", lines, weights, inside.element(self.block, INT32, place))
+            numbers = f"{above}, {planes.height}, {self.zero}"
+            inside.do(f"call void @channel({', '.join(f'ptr {p}' for p in pointers)}, {numbers})")
 
-        each(code, first, end, 1, channel)
-        by_lines = code.compare("ne", f[Field.BY_LINES], index(0))
-        values: dict[int, Value] = {
-            BlockSize.ROW: first,
-            BlockSize.Z: index(0),
-            BlockSize.Y: code.mul(y, f[Field.BY_LINES]),
-            BlockSize.X: code.select(by_lines, index(0), code.mul(y, f[Field.OUT_WIDTH])),
-            BlockSize.ROWS: code.op("sub", end, first),
-            BlockSize.COUNT_Y: code.select(by_lines, height, index(1)),
-            BlockSize.COUNT_X: code.mul(f[Field.OUT_WIDTH], code.select(by_lines, index(1), height)),
-            BlockSize.BLOCK_ROW: plane,
-        }
-        code.do(f"store {image}, ptr {self.places}, align 8")
-        self.epilogue.run(code, values, self.places, index(1))
+        planes.each_channel(code, channel)
+        planes.finish(code, self.epilogue, self.places)
 
     def _padded(self, code: Code, channel: str, above: Value, height: Value) -> str:
         """Lines of a channel, copied with their padding."""
