@@ -28,6 +28,7 @@ import omniop
 from benchmarks.architectures import ARCHITECTURES, models_folder, stored
 from omniop.backends.base import Buffer, Device, Launched, Sequenced
 from omniop.cli.inputs import feeds_of
+from omniop.dispatcher.precision import Precision
 from omniop.dispatcher.registry import registry
 from omniop.dispatcher.report import StepReport
 from omniop.dispatcher.template import Launch
@@ -82,18 +83,20 @@ class Profile:
     spent: list[Spent]
 
 
-def profile(path: Path, feeds: Mapping[str, np.ndarray], device: str, runs: int) -> Profile:
+def profile(
+    path: Path, feeds: Mapping[str, np.ndarray], device: str, runs: int, precision: Precision | None = None
+) -> Profile:
     """Of a model that is one segment without loops; raises ValueError for others."""
     found = registry().device(device)
     start = time.perf_counter()
-    session = omniop.load(path, device=device, threads=1, fallback="error")
+    session = omniop.load(path, device=device, threads=1, fallback="error", precision=precision)
     session.run(feeds)
     planned = time.perf_counter() - start
     run = statistics.median(_cpu(lambda: session.run(feeds)) for _ in range(runs))
     clock = _Clock(found)
     found.sequence = clock.sequence  # type: ignore[method-assign]
     try:
-        session = omniop.load(path, device=device, threads=1, fallback="error")
+        session = omniop.load(path, device=device, threads=1, fallback="error", precision=precision)
         for _ in range(runs + 1):
             session.run(feeds)
     finally:
@@ -181,6 +184,7 @@ def main(
     rows: Annotated[int, typer.Option("-n", min=1, help="Of the table.")] = 12,
     runs: Annotated[int, typer.Option(min=1, help="Of the model; figures are medians.")] = 5,
     models: Annotated[Path | None, typer.Option(help="Where the architectures are kept.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help='With precision="bf16".')] = False,
 ) -> None:
     """Tell where the time of models goes."""
     out = Console(highlight=False)
@@ -188,7 +192,7 @@ def main(
         out.width = 160
     for name in model:
         path, feeds = _given(name, models or models_folder())
-        found = profile(path, feeds, device, runs)
+        found = profile(path, feeds, device, runs, "bf16" if bf16 else None)
         title = (
             f"{name} on {device}: {found.run * 1e3:.1f} ms a run, {found.launches} launches, "
             f"first result after {found.planned:.1f} s"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Literal
 
+from omniop.dispatcher.layouts import is_constant
 from omniop.opset import prims
 from omniop.opset.definitions import Definition, Map, Structured, Tensor
 from omniop.opset.dtype import BFLOAT16, FLOAT32, DType
@@ -19,6 +20,7 @@ Precision = Literal["bf16"]
 OPERANDS: dict[str, DType] = {"bf16": BFLOAT16}
 """What operands are rounded to."""
 
+_FEW_ROWS = 4
 _WIDER = 4
 """A view is taken of its rounded base when that is at most so many times as large."""
 
@@ -30,6 +32,8 @@ def round_operands(definition: Structured, precision: Precision, trace: Trace) -
         return None
     if definition.prim == "conv" and definition.attr("group") > 1 and known_equal(operands[1].shape[1], 1):
         return None  # a window for each channel: its sums are short, and its time goes into moving data
+    if definition.prim == "contract" and not is_constant(operands[1]) and hint_of(operands[0].shape[-2]) <= _FEW_ROWS:
+        return None  # rounding the matrix would be as much work as the product
     first = len(trace.definitions)
     definition.operands = tuple(_rounded(t, OPERANDS[precision]) for t in operands)
     return trace.definitions[first:]

@@ -340,10 +340,11 @@ def print_softmax(module: Module, powers_of: DType) -> None:
 
         def powers(inside: Code, x: Value, width: int, held: Value) -> Value:
             moved = inside.op("fsub", load(inside, start, x, width), _spread(inside, shift, width))
-            e = llvm_math.function(inside, "exp", moved)
             if powers_of is FLOAT32:
+                e = llvm_math.function(inside, "exp", moved)
                 store(inside, e, start, x)
             else:  # never further than what was read
+                e = llvm_math.short_exp(inside, moved)
                 llvm_vector.store(inside, inside.element(start, UINT16, x), rounded(inside, e))
             return inside.op("fadd", held, e)
 

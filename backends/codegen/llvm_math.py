@@ -31,6 +31,8 @@ _EXP = (
     *(0.04166822618929449, 0.008374824050589383, 0.0013836835742475305),
 )
 """exp(r), |r| <= ln(2) / 2: 2e-9."""
+_EXP2_FEW = (1.0, 0.6931241932252254, 0.24024098617787068, 0.055906426208857385, 0.009582853219938374)
+"""2**f, |f| <= 1/2: 3e-6."""
 _LOG = (
     *(0.33333331707836744, -0.25000821032067394, 0.20001226862979288, -0.16623357410258688),
     *(0.14201758352169613, -0.13160182162950032, 0.12761574549582455, -0.07634493986312678),
@@ -157,6 +159,16 @@ def _exp(code: Code, x: Value) -> Value:
     half = code.op("ashr", whole, _integer(1, x))
     p = code.op("fmul", p, _power_of_two(code, half))
     return code.op("fmul", p, _power_of_two(code, code.op("sub", whole, half)))
+
+
+def short_exp(code: Code, x: Value) -> Value:
+    """exp(x) of float32 that is not above 0, off by 5e-6 of it: for what is rounded to less. What is below the normal
+    numbers is 0."""
+    x = at_least(code, x, -126.9 / _LOG2_E)  # down here the power of two has the bits of 0
+    n, bits = _nearest(code, x, _LOG2_E)
+    f = _fma(code, x, _real(_LOG2_E, x), code.op("fsub", _real(0.0, x), n))
+    whole = code.op("sub", bits, _integer(_ROUND_32_BITS, x))
+    return code.op("fmul", _polynomial(code, f, _EXP2_FEW), _power_of_two(code, whole))
 
 
 _ROUND_32_BITS = 0x4B400000

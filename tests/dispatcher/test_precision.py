@@ -81,6 +81,19 @@ def test_both_operands_computed_and_seen_through_views() -> None:
     assert_near(y, heads @ heads.swapaxes(2, 3), 8)
 
 
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_a_matrix_that_few_rows_read_is_rounded_if_it_is_constant(rows: int) -> None:
+    x, w = normal(1, 1, rows, 64), normal(64, 48)
+    turned = helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 1, 3, 2])
+    computed = [turned, helper.make_node("MatMul", ["x", "turned"], ["y"])]
+    y, explained = run(model(computed, x.shape), x)
+    assert ("rounded to bfloat16" in explained) == (rows > 4)
+    operand = x.astype(float) if rows <= 4 else rounded(x)
+    assert_near(y, operand @ operand.swapaxes(2, 3), 64)
+    _, explained = run(model([helper.make_node("MatMul", ["x", "w"], ["y"])], x.shape, w=w), x)
+    assert "rounded to bfloat16" in explained
+
+
 CHANNELS = {"few": (6, 8, 1), "few in groups": (6, 8, 2), "blocks": (32, 48, 1), "groups of blocks": (64, 64, 2)}
 CHANNELS |= {"part of a block": (38, 40, 1), "one too many": (33, 48, 1)}
 
