@@ -104,7 +104,7 @@ class CompileCache:
             _write_renamed(entry, *payload, _footer(key, *payload))
         except OSError as error:
             self._writable = False
-            _LOG.warning("the compile cache %s cannot be written to (%s); going on without", self.directory, error)
+            _warn(entry.parent, f"cannot be written to ({error})")
             return
         self._sweep_if_due(sum(map(len, payload)))
 
@@ -123,7 +123,7 @@ class CompileCache:
         except OSError as error:
             complaint = str(error)
         if complaint:
-            _LOG.warning("the compile cache %s cannot be used (%s); going on without", self.directory, complaint)
+            _warn(self.directory, f"cannot be used ({complaint})")
             self.directory = None
         return self.directory
 
@@ -155,6 +155,16 @@ class CompileCache:
             excess -= size
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+
+_warned: set[Path] = set()
+
+
+def _warn(directory: Path, what: str) -> None:
+    """Once for all kinds of entries: what is the matter with one is with all."""
+    if directory.parent not in _warned:
+        _warned.add(directory.parent)
+        _LOG.warning("the compile cache %s %s; going on without", directory, what)
 
 
 def _footer(key: str, *payload: bytes | memoryview) -> bytes:

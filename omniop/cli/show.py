@@ -57,7 +57,7 @@ def _computes(dtypes: Sequence[str]) -> str:
     """Floats by name, from 16 bits on; the others are counted."""
     floats = [name for name in dtypes if "float" in name]
     named = [name for name in floats if name.lstrip("b").removeprefix("float") in ("16", "32", "64")]
-    narrow = [f"{len(floats) - len(named)} narrower floats"] if len(floats) > len(named) else []
+    narrow = [_count(len(floats) - len(named), "narrower float")] if len(floats) > len(named) else []
     return f"{', '.join([*named, *narrow])}; {len(dtypes) - len(floats)} integer and bool"
 
 

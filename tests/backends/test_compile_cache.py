@@ -142,9 +142,9 @@ def test_a_directory_that_cannot_be_made_is_logged_once_and_does_without(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OMNIOP_CACHE_DIR", str(tmp_path / "file"))
-    cache = CompileCache("kind")
     with caplog.at_level(logging.WARNING):
-        for _ in range(3):
+        for kind in ("kind", "kind", "other"):
+            cache = CompileCache(kind)
             cache.put("key", b"payload")
             assert cache.get("key") is None
             assert cache.path("key") is None

@@ -173,7 +173,7 @@ def test_devices_that_cannot_be_used_have_a_line(monkeypatch: pytest.MonkeyPatch
     absent = package.DeviceInfo("other", "", "", (), "it needs a driver: pip install chip-driver")
     monkeypatch.setattr(package, "devices", lambda **_: [there, absent])
     text = succeeds("devices", "--all")
-    assert "bfloat16, float32, 1 narrower floats; 1 integer and bool" in text
+    assert "bfloat16, float32, 1 narrower float; 1 integer and bool" in text
     assert "other  not available: it needs a driver: pip install chip-driver\n" in text
     assert "1 not available: omniop devices --all says why" in succeeds("devices")
 
