@@ -78,6 +78,22 @@ def step_of(offset: Expr, axis: Expr) -> int | None:
     return step if -1 <= step <= NEAR else None
 
 
+def steps_of(kernel: Kernel) -> dict[Expr, tuple[Expr, tuple[Expr, ...]]] | None:
+    """For each place that it loads from or stores to: (start, step along each axis), the same at all points. None where
+    axes matter for anything else."""
+    values = [e for s in kernel.stores for e in (s.value, s.guard) if e is not None]
+    loads = [n for n in expr.walk(*values) if n.op == "load" and not n.attr.guarded]
+    rest = [expr.substitute(v, {n: expr.hole(n.dtype) for n in loads}) for v in values]
+    if kernel.seq is not None or any(n.op == "axis" for n in expr.walk(*rest)):
+        return None
+    found = {}
+    for place in (*(s.offset for s in kernel.stores), *(n.args[0] for n in loads)):
+        if (parts := poly.affine(place, kernel.axes)) is None:
+            return None
+        found[place] = parts
+    return found
+
+
 def _varies_along(axis: Expr, atom: Expr) -> bool:
     """Whether an atom that is not the axis itself differs from point to point of it. A carry may."""
     if atom.op in ("size", "axis"):

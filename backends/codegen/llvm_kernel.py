@@ -18,6 +18,7 @@ from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_access import Accesses
 from omniop.backends.codegen.llvm_ir import Loop, Module, Section, Value, const, index, iota
 from omniop.backends.codegen.llvm_nest import Nest, Width, free_axes, plan
+from omniop.backends.codegen.llvm_shared import shared
 from omniop.backends.codegen.llvm_signature import Printed
 from omniop.backends.codegen.llvm_values import Scope
 from omniop.opset import expr
@@ -28,12 +29,12 @@ from omniop.opset.kernel import Kernel, Store
 
 def print_kernel(kernel: Kernel, module: Module, name: str) -> Printed:
     """Adds the kernel's function to the module."""
-    nest = plan(kernel, module.target)
+    nest, numbers = shared(plan(kernel, module.target))
     printer = Printer(nest, module)
     main = nest.lanes[None]
     module.functions[name] = printer.function(name)
     ranged = main is not None and main in nest.order[: nest.parallel]
-    return Printed(name, printer.wide(None) if ranged else 1, nest.serial, nest.weight)
+    return Printed(name, printer.wide(None) if ranged else 1, nest.serial, nest.weight, numbers)
 
 
 Run = Callable[[Scope, Sequence[Value]], list[Value]]

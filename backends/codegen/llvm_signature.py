@@ -22,10 +22,11 @@ class Printed:
     """What a caller of the function has to know.
 
     ``grain``: ranges begin at a multiple of it, and end at one or with the last point. ``serial``, ``weight``: see
-    `Nest`.
+    `Nest`. ``numbers``: what the function wants for sizes, where the kernel has none.
     """
 
     name: str
     grain: int
     serial: bool
     weight: float
+    numbers: tuple[int, ...] = ()

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from omniop.backends.cpu.compiler import Compiler
 
 _ENTRY = "kernel"
-_HEAD, _END_OF_HEAD = b"{", b"\n"
 
 _ARGUMENTS = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 """Of what works on ranges of points (`recording.Record`): kernels, which ignore the last one, and others."""
@@ -80,7 +79,8 @@ class CompiledKernel:
     point.
 
     ``address``: the C function ``int64_t (void **buffers, int64_t *sizes, int64_t begin, int64_t end)``, valid
-    as long as this object lives. It returns the number of points, and only that when ``end`` is negative.
+    as long as this object lives. It returns the number of points, and only that when ``end`` is negative. Of a kernel
+    without sizes it wants ``printed.numbers`` in their place.
     """
 
     def __init__(self, printed: Printed, code: MachineCode) -> None:
@@ -90,16 +90,20 @@ class CompiledKernel:
         self.weight = printed.weight
         self.code = code
         self.address = code.address
+        self._numbers = (ctypes.c_int64 * len(printed.numbers))(*printed.numbers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompiledKernel, (self.printed, self.code)
 
     def points(self, sizes: int) -> int:
         """The number of points for the sizes at this address."""
-        return self.code(None, sizes, 0, -1, None)
+        return self.code(None, self._sizes(sizes), 0, -1, None)
 
     def __call__(self, buffers: int, sizes: int, begin: int, end: int) -> None:
-        self.code(buffers, sizes, begin, end, None)
+        self.code(buffers, self._sizes(sizes), begin, end, None)
+
+    def _sizes(self, sizes: int) -> int:
+        return ctypes.addressof(self._numbers) if self._numbers else sizes
 
 
 def reach(kernel: Kernel) -> bool:
@@ -259,23 +263,46 @@ class _Engine:
         with self._lock:
             made = {key: found for key in keys if (found := self._kernels.get(key)) is not None}
             new = {key: kernel for key, kernel in zip(keys, kernels, strict=True) if key not in made}
-            entries = {key: self._entry(kernel, target, key) for key, kernel in new.items()}
-            linked = self._linked({(key, _symbol(key, _ENTRY)): code for key, (_, code) in entries.items()}, new)
-            for key, (printed, _) in entries.items():
-                made[key] = self._kernels[key] = CompiledKernel(printed, linked[key, _symbol(key, _ENTRY)])
+            files: dict[Name, bytes] = {}
+            entries = {key: self._entry(kernel, target, key, files) for key, kernel in new.items()}
+            linked = self._linked(files, {name: new[key] for key, (_, name) in entries.items()})
+            for key, (printed, name) in entries.items():
+                made[key] = self._kernels[key] = CompiledKernel(printed, linked[name])
         return [made[key] for key in keys]
 
-    def _entry(self, kernel: Kernel, target: Target, key: str) -> tuple[Printed, bytes]:
-        """How to call the kernel, and its object file."""
+    def _entry(self, kernel: Kernel, target: Target, key: str, files: dict[Name, bytes]) -> tuple[Printed, Name]:
+        """How to call the kernel, and its function, whose object file is added to ``files``."""
         entry = self._cache.get(key)
-        if entry is None:
-            try:
-                entry = self._compile(kernel, target, key)
-            except RuntimeError as error:  # what llvmlite raises
-                raise _refused(_text(kernel), error) from error
-            self._cache.put(key, entry)
-        head, _, code = entry.partition(_END_OF_HEAD)
-        return Printed(**json.loads(head)), code
+        if entry is not None:
+            code, head = json.loads(entry)
+            name = code, _symbol(code, _ENTRY)
+            if self._found(name, files):
+                return Printed(**{**head, "numbers": tuple(head["numbers"])}), name
+        try:
+            return self._compile(kernel, target, key, files)
+        except RuntimeError as error:  # what llvmlite raises
+            raise _refused(_text(kernel), error) from error
+
+    def _found(self, name: Name, files: dict[Name, bytes]) -> bool:
+        """Whether ``files`` have the function, as they do when the disk has."""
+        if name not in files and (file := self._cache.get(name[0])) is not None:
+            files[name] = file
+        return name in files
+
+    def _compile(self, kernel: Kernel, target: Target, key: str, files: dict[Name, bytes]) -> tuple[Printed, Name]:
+        """As `_entry`; kernels that are printed alike share an object file."""
+        from omniop.backends.codegen import llvm_kernel  # kernels that come from the cache need no printer
+
+        module = Module(target)
+        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
+        text = str(module)
+        code = cache_key(*self._key_parts, _spelled(target), text)
+        name = code, _symbol(code, _ENTRY)
+        if not self._found(name, files):
+            files[name] = self._compiler().object(text, {_ENTRY: name[1]})
+            self._cache.put(code, files[name])
+        self._cache.put(key, json.dumps([code, asdict(printed)]).encode())
+        return printed, name
 
     def functions(
         self,
@@ -305,7 +332,7 @@ class _Engine:
         for key in dict.fromkeys(keys):
             if (entry := self._cache.get(key)) is None:
                 return None
-            files.append(entry.partition(_END_OF_HEAD)[2] if entry.startswith(_HEAD) else entry)
+            files.append(entry)
         try:
             return elf.link(files)
         except elf.Unlinkable:
@@ -322,7 +349,7 @@ class _Engine:
         return [MachineCode(key, symbol, library) for key, symbol in functions]
 
     def _linked(
-        self, files: Mapping[Name, bytes], kernels: Mapping[str, Kernel] | None = None
+        self, files: Mapping[Name, bytes], kernels: Mapping[Name, Kernel] | None = None
     ) -> dict[Name, MachineCode]:
         """Functions of object files: linked all at once, which takes a third of the time, and freed all at once, when
         the last one goes; one by one where that fails, to tell which of them does."""
@@ -332,8 +359,8 @@ class _Engine:
             library = self._link({key: file for (key, _), file in files.items()}.values(), [s for _, s in files])
         except (RuntimeError, OSError) as error:
             if len(files) == 1:
-                ((key, symbol),) = files
-                raise _refused(_text(kernels[key]) if kernels else symbol, error) from error
+                (name,) = files
+                raise _refused(_text(kernels[name]) if kernels else name[1], error) from error
             return {name: self._linked({name: file}, kernels)[name] for name, file in files.items()}
         return {name: MachineCode(*name, library) for name in files}
 
@@ -344,15 +371,6 @@ class _Engine:
             return Mapped(elf.link(files))
         except elf.Unlinkable:
             return self._compiler().linked(files, symbols)
-
-    def _compile(self, kernel: Kernel, target: Target, key: str) -> bytes:
-        """A line of JSON that says how to call the kernel, then its object file."""
-        from omniop.backends.codegen import llvm_kernel  # kernels that come from the cache need no printer
-
-        module = Module(target)
-        printed = llvm_kernel.print_kernel(in_normal_form(kernel), module, _ENTRY)
-        code = self._compiler().object(str(module), {_ENTRY: _symbol(key, _ENTRY)})
-        return json.dumps(asdict(printed)).encode() + _END_OF_HEAD + code
 
 
 def _spelled(target: Target) -> str:

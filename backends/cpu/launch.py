@@ -49,7 +49,7 @@ class CompiledLaunch(RecordedWork):
 
     def record(self, sizes: tuple[int, ...]) -> Recording:
         kernel = self.kernel
-        context = Context(np.array(sizes or (0,), np.int64))
+        context = Context(np.array(sizes or kernel.printed.numbers or (0,), np.int64))
         points = kernel.points(context.address)
         grain = max(1, points) if kernel.serial else kernel.grain
         return Recording((Record(kernel.code, context, points, grain, OPERATION * kernel.weight),))

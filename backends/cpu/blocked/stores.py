@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 
 from omniop.backends.array_eval import size_names
+from omniop.backends.codegen.axes import steps_of
 from omniop.backends.codegen.llvm_tiles import TileStore
 from omniop.backends.cpu import fused, jit
 from omniop.backends.cpu.caps import CAPS
@@ -70,11 +71,8 @@ def arguments(stored: TileStore, sizes: Sequence[int]) -> np.ndarray:
 def _shared(kernel: Kernel, hole: int, channels: Expr | None) -> TileStore:
     """With its numbers as arguments, where axes appear in places of memory alone, times what all points share."""
     (store,) = kernel.stores
-    loads = [n for n in expr.walk(store.value) if n.op == "load" and not n.attr.guarded]
-    others = [n for n in loads if n.attr.source != hole]
-    rest = expr.substitute(store.value, {n: expr.hole(n.dtype) for n in loads})
-    affine = {place: poly.affine(place, kernel.axes) for place in (store.offset, *(n.args[0] for n in others))}
-    if None in affine.values() or any(n.op == "axis" for n in expr.walk(rest)):
+    steps = steps_of(kernel)
+    if steps is None:
         return TileStore(kernel, jit.content(kernel), hole, channels)
     axes = tuple(expr.raw_axis(k, expr.index(_MANY)) for k in range(len(kernel.axes)))
     numbers: list[Expr] = []
@@ -93,11 +91,12 @@ def _shared(kernel: Kernel, hole: int, channels: Expr | None) -> TileStore:
             place = place + axes[k] * (step if known else argument(step))
         return poly.simplify(place)
 
-    places = {place: shared(*parts) for place, parts in affine.items() if parts is not None}
-    values = {n: expr.load(n.attr.source, (places[n.args[0]],), n.dtype) for n in others}
-    values |= {n: expr.load(hole, (_of_sum(axes),), n.dtype) for n in loads if n.attr.source == hole}
+    loads = [n for n in expr.walk(store.value) if n.op == "load"]
+    places = {n: _of_sum(axes) if n.attr.source == hole else shared(*steps[n.args[0]]) for n in loads}
+    values = {n: expr.load(n.attr.source, (place,), n.dtype) for n, place in places.items()}
+    offset = shared(*steps[store.offset])
     limit = None if channels is None else argument(channels)
-    stores = (Store(store.buffer, places[store.offset], expr.substitute(store.value, values)),)
+    stores = (Store(store.buffer, offset, expr.substitute(store.value, values)),)
     changed = Kernel(kernel.params, axes, stores, kernel.sizes + len(numbers))
     return TileStore(changed, jit.content(changed), hole, limit, tuple(numbers))
 

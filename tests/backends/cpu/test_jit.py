@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,6 +75,36 @@ def test_content_tells_kernels_apart() -> None:
     ]
     assert len({jit.content(k) for k in kernels}) == len(kernels)
     assert jit.content(scaled(1.5)) == jit.content(scaled(1.5))
+
+
+def transposed(rows: int, columns: int, apart: int) -> Kernel:
+    """``y[j * apart + i] = 2 * x[i * columns + j]``."""
+    i, j = expr.axis(0, rows), expr.axis(1, columns)
+    value = expr.load(0, (i * columns + j,), FLOAT32) * 2.0
+    return Kernel((Param(FLOAT32), Param(FLOAT32, True)), (i, j), (Store(1, j * apart + i, value),))
+
+
+SHAPES = {
+    "whole squares": ((64, 96, 64), (128, 192, 130), (96, 64, 100)),
+    "what is left over": ((5, 67, 7), (9, 130, 9), (17, 101, 20)),
+    "one axis": ((1, 19, 5), (1, 300, 9)),
+}
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_kernels_of_other_extents_and_strides_share_code(shapes: Sequence[tuple[int, int, int]]) -> None:
+    compiled = jit.build([transposed(*shape) for shape in shapes])
+    assert len({kernel.code.key for kernel in compiled}) == 1
+    for (rows, columns, apart), kernel in zip(shapes, compiled, strict=True):
+        x = np.random.default_rng(0).standard_normal((rows, columns)).astype("f")
+        y, expected = np.full((2, columns, apart), np.nan, "f")
+        expected[:, :rows] = 2 * x.T
+        buffers = np.array([x.ctypes.data, y.ctypes.data])
+        points = kernel.points(0)
+        middle = points // 2 // kernel.grain * kernel.grain
+        for begin, end in ((middle, points), (0, middle)):
+            kernel(buffers.ctypes.data, 0, begin, end)
+        np.testing.assert_array_equal(y, expected)
 
 
 def test_points_and_grain() -> None:
