@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniop.conformance.choices import KINDS, LEVELS, QUICK, USUAL, Fallback, Oracle
-from omniop.terminal import check_file, told
+from omniop.terminal import check_file, device_names, told
 
 if TYPE_CHECKING:
     from omniop.conformance.record import Report
@@ -41,7 +41,13 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 def main(
     context: typer.Context,
     device: Annotated[
-        str, typer.Option("--device", "-d", metavar="NAME", help="What is asked, as omniop devices calls it.")
+        str,
+        typer.Option(
+            *("--device", "-d"),
+            metavar="NAME",
+            help="What is asked, as omniop devices calls it.",
+            autocompletion=device_names,
+        ),
     ] = "cpu",
     filter: Annotated[
         str, typer.Option(metavar="REGEX", show_default=False, help="Only cases whose name has a match of it.")

@@ -1,7 +1,5 @@
-"""What all commands do with a terminal: the console that they print to, and what they say of a failure.
-
-A failure is one line, and the traceback only when it is asked for.
-"""
+"""What all commands do with a terminal: the console that they print to, the devices that a shell completes, and what
+they say of a failure: one line, and the traceback only when it is asked for."""
 
 from __future__ import annotations
 
@@ -55,6 +53,17 @@ class _Trimmed:
 
     def isatty(self) -> bool:
         return False
+
+
+GROUP = "omniop.backends"
+"""`omniop.dispatcher.registry.GROUP`, which takes too long to import while somebody types."""
+
+
+def device_names(incomplete: str) -> list[str]:
+    """Registered backends by name, whether they work or not: to try them would take seconds."""
+    from importlib.metadata import entry_points
+
+    return sorted(name for name in entry_points(group=GROUP).names if name.startswith(incomplete))
 
 
 def check_file(path: Path) -> None:

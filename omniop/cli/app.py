@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omniop.cli.complete import device_names
 from omniop.cli.demo import demo
-from omniop.terminal import UsageError, console, told
+from omniop.conformance.__main__ import app as conformance
+from omniop.terminal import UsageError, console, device_names, told
 
 if TYPE_CHECKING:
     from omniop.dispatcher.session import Session
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 
 app.command()(demo)
+app.add_typer(conformance, name="conformance")
 
 
 class Fallback(StrEnum):
@@ -201,17 +202,6 @@ def explain(
             print(ran.session.explain().json())
         else:
             show.print_explanation(ran.session, console())
-
-
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
-def conformance(context: typer.Context) -> None:
-    """Ask a device for everything: memory, operations, operators, tuned kernels, trained networks."""
-    from omniop.conformance.__main__ import app as suite
-
-    suite(args=context.args, prog_name="omniop conformance")
 
 
 # One run ------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omniop.terminal import UsageError, console, told
+from omniop.terminal import UsageError, console, device_names, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,9 @@ def demo(
     device: Annotated[
         list[str] | None,
         typer.Option(
-            "--device", "-d", help="Where to run; repeatable. By default all devices but reference and cuda:emu."
+            *("--device", "-d"),
+            help="Where to run; repeatable. By default all devices but reference and cuda:emu.",
+            autocompletion=device_names,
         ),
     ] = None,
     output: Annotated[

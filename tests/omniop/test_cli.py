@@ -23,7 +23,8 @@ from small_models import F32, affine, gather, model, pair
 from typer.testing import CliRunner
 
 import omniop as package
-from omniop.cli import bar, complete, main, outputs, show
+from omniop import terminal
+from omniop.cli import bar, main, outputs, show
 from omniop.cli.app import app
 from omniop.dispatcher import registry, watch
 from omniop.terminal import UsageError
@@ -386,12 +387,19 @@ def in_a_process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def test_device_names_are_completed() -> None:
-    assert complete.GROUP == registry.GROUP
-    assert complete.device_names("c") == ["cpu", "cuda"]
-    words = {"COMP_WORDS": "omniop run --device ref", "COMP_CWORD": "3", "_OMNIOP_COMPLETE": "complete_bash"}
-    done = in_a_process(env={**os.environ, **words})
-    assert done.communicate(timeout=60)[0].split() == ["reference"]
-    code = "import sys; from omniop.cli.complete import device_names; device_names(''); print(*sys.modules)"
+    assert terminal.GROUP == registry.GROUP
+    assert terminal.device_names("c") == ["cpu", "cuda"]
+    for command, completed in (
+        ("run --device ref", "reference"),
+        ("demo --device ref", "reference"),
+        ("conformance --device ref", "reference"),
+        ("conformance --from-m", "--from-model"),
+        ("conformance di", "diff"),
+    ):
+        words = {"COMP_WORDS": f"omniop {command}", "COMP_CWORD": str(len(command.split()))}
+        done = in_a_process(env={**os.environ, **words, "_OMNIOP_COMPLETE": "complete_bash"})
+        assert done.communicate(timeout=60)[0].split() == [completed]
+    code = "import sys; from omniop.terminal import device_names; device_names(''); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "onnx", "omniop.dispatcher", "rich"} & set(loaded)
 
