@@ -49,6 +49,16 @@ def dft(op: Op) -> Found:
             yield op(normal(dtype, *shape), np.array(9), **_axis(op, 1))
         yield op(normal(dtype, 2, 3, 4, 2), **_axis(op, 2))
         yield op(normal(dtype, 2, 8, 1), np.array(6, np.int32), tag="int32", **_axis(op, 1))
+        for length in spread(op, dtype, _LENGTHS):
+            for inverse in (0, 1):
+                yield op(normal(dtype, 2, length, 2), inverse=inverse, **_axis(op, 1))
+            yield op(normal(dtype, 2, length, 1), onesided=1, **_axis(op, 1))
+            half = normal(dtype, 2, length // 2 + 1, 2)
+            yield op(half, np.array(length), inverse=1, onesided=1, tag=f"{length}", **_axis(op, 1))
+
+
+_LENGTHS = (1, 2, 10, 12, 17, 31, 34, 60, 64, 77, 128, 143, 254, 400, 512, 1009)
+"""Products of small primes and of a great one; one and two; powers."""
 
 
 def _axis(op: Op, axis: int) -> dict[str, Any]:
@@ -58,7 +68,7 @@ def _axis(op: Op, axis: int) -> dict[str, Any]:
 @samples("STFT")
 def stft(op: Op) -> Found:
     for dtype in op.dtypes("T1"):
-        for length, step, frame in ((16, 4, 8), (20, 3, 5), (9, 9, 9)):
+        for length, step, frame in ((16, 4, 8), (20, 3, 5), (9, 9, 9), (100, 16, 34), (300, 50, 200)):
             signal = normal(dtype, 2, length, 1)
             for onesided in (0, 1):
                 yield op(signal, np.array(step), None, np.array(frame), onesided=onesided, tag=f"{step}_{frame}")

@@ -1,23 +1,21 @@
-"""Discrete Fourier transforms, and the mel scale's weights.
-
-A transform is a product with a matrix of cosines and sines, in float64: sums of terms that cancel come out as 0, or as
-near to it as the result's own dtype tells.
-"""
+"""Discrete Fourier transforms, and the mel scale's weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
 from omniop.opset import prims as p
-from omniop.opset.definitions import Tensor
-from omniop.opset.dtype import FLOAT64, INT64
+from omniop.opset.definitions import Tensor, TensorStore
+from omniop.opset.dtype import FLOAT64, INT64, DType
 from omniop.opset.errors import ModelError
 from omniop.opset.expr import Expr
-from omniop.opset.lower.common import at_most, axis_of, element
+from omniop.opset.lower.common import at_most, axis_of, element, require_equal
+from omniop.opset.lower.fft import Complex, Signal, Sink, inverse_real, transform, transform_real
 from omniop.opset.lowering import Node, Value, lowering
-from omniop.opset.sym import Dim, as_expr, product
+from omniop.opset.sym import Dim, as_expr
 
 
 @lowering("DFT", since=17, host=(1,))
@@ -32,98 +30,54 @@ def dft(node: Node, x: Tensor, length: Value = None, axis: Value = None) -> Tens
 
 
 def _dft(node: Node, x: Tensor, axis: int) -> Tensor:
-    """Along one axis of a real ([..., 1]) or complex ([..., 2]) tensor, cut or filled with zeros to a length."""
+    """Along one axis of a real ([..., 1]) or complex ([..., 2]) tensor, cut or filled with zeros to a length, which
+    the template is for."""
     axis = axis_of(node, axis, x.rank)
     if axis == x.rank - 1:
         raise ModelError(f"{node.label}: axis {axis} holds the real and imaginary parts")
+    complex_ = _is_complex(node, x)
     inverse, onesided = bool(node.attr("inverse", 0)), bool(node.attr("onesided", 0))
     given, extent = node.ints(1), x.shape[axis]
     mirrored = inverse and onesided
-    length = given[0] if given else (extent - 1) * 2 if mirrored else extent
-    order = [*(k for k in range(x.rank - 1) if k != axis), axis, x.rank - 1]
-    samples = p.transpose(x, order)
-    _check_parts(node, samples)
-    if mirrored:
-        y = p.narrow(_spectrum(_whole(samples, length), length, length, 1), -1, 0, 1)
-    else:
-        y = _spectrum(samples, length, length // 2 + 1 if onesided else length, 1 if inverse else -1)
-    if inverse:
-        y = p.elementwise(lambda e: e / expr.cast(as_expr(length), FLOAT64), y)
-    return p.transpose(p.cast(y, x.dtype), [order.index(k) for k in range(x.rank)])
+    length = int(given[0] if given else (extent - 1) * 2 if mirrored else extent)
+    bins = length // 2 + 1 if onesided and not inverse else length
+    used = length // 2 + 1 if mirrored else length
+    shape = (*x.shape[:axis], bins, *x.shape[axis + 1 : -1], 1 if mirrored else 2)
+    wide = p.accumulator(x.dtype)
+
+    def sample(*i: Expr) -> Complex:
+        *lead, t = i
+        place = (*lead[:axis], t, *lead[axis:])
+        guard = None if at_most(used, extent) else t < as_expr(extent)
+        return _parts(lambda part: expr.cast(x.at(*place, part, guard=guard), wide), complex_)
+
+    def stores(lead: Sequence[Expr], k: Expr, value: Complex) -> list[TensorStore]:
+        place = (*lead[:axis], k, *lead[axis:])
+        return _stores(place, value.scaled(1 / length) if inverse else value, shape[-1], x.dtype)
+
+    if x.empty or length < 1:
+        return p.full(shape, 0, x.dtype)
+    signal = Signal((*x.shape[:axis], *x.shape[axis + 1 : -1]), length, sample, wide)
+    way = inverse_real if mirrored else transform if complex_ else transform_real
+    return way(signal, 1 if inverse else -1, Sink(bins, [(shape, x.dtype)], stores))[0]
 
 
-def _check_parts(node: Node, x: Tensor) -> None:
+def _is_complex(node: Node, x: Tensor) -> bool:
+    """By the last axis: 1 (real) or 2 (complex). Raises ModelError for another."""
     if x.shape[-1] != 1 and x.shape[-1] != 2:
         raise ModelError(f"{node.label}: a last axis of {x.shape[-1]}, where 1 (real) or 2 (complex) is needed")
+    return bool(x.shape[-1] == 2)
 
 
-def _whole(x: Tensor, length: Dim) -> Tensor:
-    """The spectrum of a real signal: its first half and, mirrored, the conjugate of it."""
-    used = as_expr(x.shape[-2])
-
-    def element(*i: Expr) -> Expr:
-        *lead, k, part = i
-        second = k > as_expr(length // 2)
-        place = expr.select(second, as_expr(length) - k, k)
-        value = x.at(*lead, place, part, guard=place < used)
-        return expr.select(second & part.eq(1), -value, value)
-
-    return p.map_of([*x.shape[:-2], length, x.shape[-1]], element)
+def _parts(at: Callable[[int], Expr], complex_: bool) -> Complex:
+    real = at(0)
+    return Complex(real, at(1) if complex_ else expr.const(0.0, real.dtype))
 
 
-_DIRECT = 512
-"""Up to this length a transform is one product; a longer one is two rounds of shorter ones, where it has divisors."""
-
-
-def _spectrum(x: Tensor, length: Dim, bins: Dim, sign: int) -> Tensor:
-    """sum over t of ``x[..., t, :]`` exp(sign 2 pi i t k / length), for k below ``bins``: [..., bins, 2] in float64."""
-    if isinstance(length, int) and length > _DIRECT:
-        columns = max(d for d in range(1, math.isqrt(length) + 1) if length % d == 0)
-        if columns > 1:
-            return p.narrow(_in_rounds(x, length, columns, sign), -2, 0, bins)
-    used = x.shape[-2] if at_most(x.shape[-2], length) else length
-    x = p.narrow(x, -2, 0, used)
-    lead, parts = x.shape[:-2], x.shape[-1]
-
-    def entry(t: Expr, c: Expr, k: Expr, d: Expr) -> Expr:
-        angle = _angle(t, k, length)
-        return expr.select(c.eq(d), expr.alu("cos", angle), expr.alu("sin", angle) * expr.cast((d - c) * sign, FLOAT64))
-
-    table = p.reshape(p.map_of([used, parts, bins, 2], entry), [used * parts, bins * 2])
-    rows = p.cast(p.reshape(x, [product(lead), used * parts]), FLOAT64)
-    return p.reshape(p.contract(rows, table), [*lead, bins, 2])
-
-
-def _angle(a: Expr, b: Expr, length: Dim) -> Expr:
-    """2 pi a b / length, reduced to a full turn while still whole."""
-    turn = expr.cast(a * b % as_expr(length), FLOAT64)
-    return turn * (2 * math.pi) / expr.cast(as_expr(length), FLOAT64)
-
-
-def _in_rounds(x: Tensor, length: int, columns: int, sign: int) -> Tensor:
-    """Sample t = rows * t1 + t2 and bin k = k1 + columns * k2: transforms over t1, a turn by t2 k1, transforms over t2.
-
-    J. W. Cooley and J. W. Tukey, "An algorithm for the machine calculation of complex Fourier series", 1965.
-    """
-    rows = length // columns
-    lead, parts = x.shape[:-2], x.shape[-1]
-
-    def dealt(*i: Expr) -> Expr:
-        *at, second, first, part = i
-        t = first * rows + second
-        return x.at(*at, t, part, guard=t < as_expr(x.shape[-2]))
-
-    inner = _spectrum(p.map_of([*lead, rows, columns, parts], dealt), columns, columns, sign)
-
-    def turned(*i: Expr) -> Expr:
-        *at, first, second, part = i
-        angle = _angle(first, second, length)
-        cosine, sine = expr.alu("cos", angle), expr.alu("sin", angle) * float(sign)
-        real, imaginary = (inner.at(*at, second, first, k) for k in (0, 1))
-        return expr.select(part.eq(0), real * cosine - imaginary * sine, real * sine + imaginary * cosine)
-
-    outer = _spectrum(p.map_of([*lead, columns, rows, 2], turned), rows, rows, sign)
-    return p.map_of([*lead, length, 2], lambda *i: outer.at(*i[:-2], i[-2] % columns, i[-2] // columns, i[-1]))
+def _stores(place: tuple[Expr, ...], value: Complex, parts: Dim, dtype: DType) -> list[TensorStore]:
+    """A number into the last axis of a tensor, or its real part alone."""
+    kept = value if parts == 2 else value[:1]
+    return [TensorStore(0, (*place, expr.index(n)), expr.cast(part, dtype)) for n, part in enumerate(kept)]
 
 
 @lowering("STFT", since=17, host=(1, 3))
@@ -132,21 +86,28 @@ def stft(node: Node, signal: Tensor, step: Value, window: Tensor | None = None, 
     steps, given = node.ints(1), node.ints(3)
     if not steps:
         raise ModelError(f"{node.label}: frame_step is missing")
-    samples: Dim = given[0] if given else window.shape[0] if window is not None else signal.shape[1]
+    samples = int(given[0] if given else window.shape[0] if window is not None else signal.shape[1])
     batch, total, _ = signal.shape
     if not at_most(samples, total):
         raise ModelError(f"{node.label}: a frame of {samples} is longer than the signal of {total}")
-    _check_parts(node, signal)
+    if window is not None:
+        require_equal(node, window.shape[0], samples, "values of the window, for a frame")
+    complex_ = _is_complex(node, signal)
     frames = (total - samples) // steps[0] + 1
-
-    def framed(b: Expr, f: Expr, t: Expr, c: Expr) -> Expr:
-        value = expr.cast(signal.at(b, f * as_expr(steps[0]) + t, c), FLOAT64)
-        return value if window is None else value * expr.cast(window.at(t), FLOAT64)
-
     bins = samples // 2 + 1 if node.attr("onesided", 1) else samples
-    return p.cast(
-        _spectrum(p.map_of([batch, frames, samples, signal.shape[2]], framed), samples, bins, -1), signal.dtype
-    )
+    shape, wide = (batch, frames, bins, 2), p.accumulator(signal.dtype)
+
+    def sample(b: Expr, f: Expr, t: Expr) -> Complex:
+        value = _parts(lambda c: expr.cast(signal.at(b, f * as_expr(steps[0]) + t, c), wide), complex_)
+        return value if window is None else Complex(*(part * expr.cast(window.at(t), wide) for part in value))
+
+    def stores(lead: Sequence[Expr], k: Expr, value: Complex) -> list[TensorStore]:
+        return _stores((*lead, k), value, 2, signal.dtype)
+
+    if signal.empty or samples < 1:
+        return p.full(shape, 0, signal.dtype)
+    way = transform if complex_ else transform_real
+    return way(Signal((batch, frames), samples, sample, wide), -1, Sink(bins, [(shape, signal.dtype)], stores))[0]
 
 
 @lowering("MelWeightMatrix", since=17, host=(0, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ from evaluate import Interpreter
 from omniop.opset import expr, trace
 from omniop.opset import prims as p
 from omniop.opset.alu import ALU
-from omniop.opset.definitions import Tensor
+from omniop.opset.definitions import Tensor, TensorStore
 from omniop.opset.derivatives import cotangents
 from omniop.opset.dtype import BOOL, FLOAT32, FLOAT64, INT64
 from omniop.opset.errors import UnsupportedError
+from omniop.opset.expr import Expr
 from omniop.opset.gradient import gradients
+from omniop.opset.lower.fft import Complex, Signal, Sink, transform_real
 from omniop.opset.lower.normalization import moments
 from omniop.opset.lower.softmax import log_softmax, softmax
 
@@ -141,6 +143,16 @@ def selected(x: Tensor, y: Tensor) -> Tensor:
     return p.elementwise(lambda a, b: expr.select(a < b, a * b, a - b), x, y)
 
 
+def spectrum(x: Tensor) -> Tensor:
+    """The squares of what a real signal's transform is made of, of three passes and what takes pairs apart."""
+
+    def squares(lead: Sequence[Expr], k: Expr, value: Complex) -> list[TensorStore]:
+        return [TensorStore(0, (*lead, k), value.re * value.re + value.im * value.re * 0.5)]
+
+    signal = Signal((), 20, lambda t: Complex(x.at(t), expr.const(0.0, x.dtype)), x.dtype)
+    return transform_real(signal, -1, Sink(20, [([20], x.dtype)], squares))[0]
+
+
 FUNCTIONS: dict[str, tuple[Function, list[np.ndarray]]] = {
     "attention": (attention, [normal(3, 4), normal(5, 4, seed=1), normal(5, 2, seed=2)]),
     "batched product": (lambda a, b: p.alu("exp", p.contract(a, b)), [normal(2, 3, 4) / 3, normal(4, 2) / 3]),
@@ -157,6 +169,7 @@ FUNCTIONS: dict[str, tuple[Function, list[np.ndarray]]] = {
     "scatter": (lambda x, y: scattered(x, y, None), [normal(6), normal(3, seed=1)]),
     "scatter-add": (lambda x, y: scattered(x, y, "add"), [normal(6), normal(3, seed=1)]),
     "convolution": (convolved, [normal(1, 2, 4, 3), normal(3, 2, 3, 3, seed=1)]),
+    "spectrum": (spectrum, [normal(20)]),
     "pool": (pooled, [normal(1, 1, 4, 4)]),
     "select": (selected, [normal(3, 4), normal(4, seed=1)]),
     "scalar": (lambda x: p.mul(x, x), [np.asarray(1.5)]),
