@@ -57,6 +57,8 @@ def stages_of(
 
 
 class Launches:
+    """A stage of launches that one device runs. Raises DeviceError naming the node that memory ran out for."""
+
     def __init__(
         self, device: Device, launches: Sequence[Launch], numbers: Sequence[int], labels: Labels, threads: int | None
     ) -> None:

@@ -121,6 +121,7 @@ class Session:
 
     @property
     def outputs(self) -> list[ValueInfo]:
+        """What a run gives."""
         return [_info(v) for v in self.model.graph.outputs]
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:

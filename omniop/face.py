@@ -31,6 +31,7 @@ class DeviceInfo:
 
     @property
     def available(self) -> bool:
+        """Whether it can be used."""
         return self.problem is None
 
 

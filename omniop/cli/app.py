@@ -45,8 +45,8 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False, help
 DeviceOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--device",
-        "-d",
+        *("--device", "-d"),
+        metavar="NAME",
         help="Where to run, as [bold]omniop devices[/] calls it; repeatable, best first. By default cpu.",
         autocompletion=device_names,
     ),
@@ -61,12 +61,13 @@ DimOption = Annotated[
         "--dim", metavar="NAME=SIZE", help="With --random: a symbolic dim's size; INPUT:AXIS if it has no name."
     ),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="With --random: another seed gives other data.")]
+SeedOption = Annotated[int, typer.Option(min=0, metavar="N", help="With --random: another seed gives other data.")]
 FallbackOption = Annotated[
     Fallback, typer.Option(help="A node that no device of yours can run: goes elsewhere, or is an error.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Of the machine's, for the cpu. By default one for each CPU.")
+    int | None,
+    typer.Option("--threads", min=1, metavar="N", help="Of the cpu device. By default one for each CPU."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

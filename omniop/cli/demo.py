@@ -37,6 +37,7 @@ def demo(
         list[str] | None,
         typer.Option(
             *("--device", "-d"),
+            metavar="NAME",
             help="Where to run; repeatable. By default all devices but reference and cuda:emu.",
             autocompletion=device_names,
         ),

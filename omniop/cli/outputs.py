@@ -39,6 +39,7 @@ def arrays_of(outputs: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray[Any,
 
 
 def summary(name: str, array: np.ndarray[Any, Any]) -> Summary:
+    """Of one array; strings and complex numbers have no least, mean or greatest."""
     shape = list(array.shape)
     if array.dtype.kind in "OUS":
         return Summary(name, "string", shape)

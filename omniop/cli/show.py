@@ -62,6 +62,7 @@ def _computes(dtypes: Sequence[str]) -> str:
 
 
 def outputs_table(summaries: Sequence[Summary], paths: dict[str, Path]) -> Table:
+    """A row an output; with ``paths``, where each was written."""
     table = _table("", "output", "dtype", "shape", "min", "mean", "max", *(["not finite"] * any(_lost(summaries))))
     if paths:
         table.add_column("file", overflow="fold")
@@ -102,6 +103,7 @@ def placement_line(explanation: Explanation) -> str:
 
 
 def print_explanation(session: Session, out: Console) -> None:
+    """What was rewritten, where each node ran and why, the kernels and copies of each template; and all in a line."""
     explanation = session.explain()
     rules = Counter(session.model.rewrites)
     if rules:
