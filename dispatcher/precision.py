@@ -30,12 +30,14 @@ def round_operands(definition: Structured, precision: Precision, trace: Trace) -
     operands, results = definition.operands, definition.outputs
     if definition.prim not in ("contract", "conv") or any(t.dtype is not FLOAT32 for t in (*operands, *results)):
         return None
-    if definition.prim == "conv" and definition.attr("group") > 1 and known_equal(operands[1].shape[1], 1):
-        return None  # a window for each channel: its sums are short, and its time goes into moving data
+    if definition.prim == "conv" and known_equal(operands[1].shape[1], 1):
+        return None  # a window of one channel: its sums are short, and its time goes into moving data
     if definition.prim == "contract" and not is_constant(operands[1]) and hint_of(operands[0].shape[-2]) <= _FEW_ROWS:
         return None  # rounding the matrix would be as much work as the product
     first = len(trace.definitions)
     definition.operands = tuple(_rounded(t, OPERANDS[precision]) for t in operands)
+    if definition.prim == "conv" and definition.attr("group") == 1:
+        definition.operands = tuple(map(_in_pairs, definition.operands))
     return trace.definitions[first:]
 
 
@@ -48,6 +50,15 @@ def _rounded(tensor: Tensor, dtype: DType) -> Tensor:
             rounded = _rounded(base, dtype)
             return prims.map_of(tensor.shape, lambda *_: rounded.at(*index))  # maps of one shape have the same axes
     return prims.cast(tensor, dtype)
+
+
+def _in_pairs(tensor: Tensor) -> Tensor:
+    """With a channel of zeros behind an odd number of them: processors multiply and add two at a time."""
+    channels = tensor.shape[1]
+    if not isinstance(channels, int) or channels % 2 == 0:
+        return tensor
+    none = [0] * tensor.rank
+    return prims.pad(tensor, none, [0, 1, *none[2:]])
 
 
 def _elements(tensor: Tensor) -> int:

@@ -377,6 +377,7 @@ def _poisoned() -> Iterator[Sized]:
 
 _STEPPED = (
     *((1, 64, 14, 13, 128, 1, 1, 0, 1, 1), (1, 64, 15, 15, 96, 1, 2, 0, 1, 1), (1, 32, 9, 7, 32, 3, 2, 1, 1, 1)),
+    *((1, 3, 33, 31, 32, 7, 2, 3, 1, 1), (2, 4, 12, 13, 19, 4, 4, 0, 1, 1), (1, 33, 10, 9, 32, 1, 1, 0, 1, 1)),
     *((2, 18, 13, 11, 19, 5, 1, 2, 1, 1), (1, 16, 20, 20, 16, 3, 1, 2, 1, 2), (1, 64, 9, 9, 64, 3, 2, 1, 2, 1)),
 )
 """As `_CONVOLUTIONS`: those that no algorithm spares products of, so that less precision is faster."""
@@ -397,10 +398,13 @@ def _rounded() -> Iterator[Sized]:
     yield one("matmul_special", "MatMul", inputs, "y = MatMul (x, w)")
     afters = [after for after in _AFTER if after != "normalised"]  # its scales go into weights, which are rounded anew
     yield from (_convolution(extents, after, "bf16") for extents in _STEPPED for after in afters)
-    inputs = {"x": special("float32", 1, 32, 9, 9), "w": _weight("float32", (16, 32, 3, 3), 288)}
-    yield one("conv_special", "Conv", inputs, f"y = {_conv(3, 2, 1)} (x, w)")
-    for length, stride in ((100, 2), (33, 1), (2, 1)):
-        inputs = {"x": normal("float32", 2, 18, length), "w": _weight("float32", (32, 18, 3), 54)}
+    for channels in (3, 32):
+        inputs = {"x": special("float32", 1, channels, 9, 9)}
+        inputs["w"] = _weight("float32", (16, channels, 3, 3), 9 * channels)
+        yield one(f"conv_special_{channels}", "Conv", inputs, f"y = {_conv(3, 2, 1)} (x, w)")
+    for channels, length, stride in ((18, 100, 2), (18, 33, 1), (18, 2, 1), (3, 90, 2)):
+        inputs = {"x": normal("float32", 2, channels, length)}
+        inputs["w"] = _weight("float32", (32, channels, 3), 3 * channels)
         line = f"Conv <pads = [1, 1], strides = [{stride}]>"
         yield one(f"conv_line_{length}", "Conv", inputs, f"y = {line} (x, w)")
         yield one(f"conv_line_{length}_relu", "Conv", inputs, f"h = {line} (x, w)", "y = Relu (h)")

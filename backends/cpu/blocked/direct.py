@@ -40,17 +40,17 @@ def _tile_function(target: Target, tile: Tile, stored: TileStore, kind: Dot | No
 class DirectConv:
     """``x[N, C, (H,) W], w[M, C / group, (i,) j] -> out[N, M, ...]`` with the call's epilogue: a plan for `GridCall`.
 
-    ``layout``: of the result; x has it, too, or (``rows``) is row-major. ``kind``: of narrow elements, words of which
-    are multiplied; None for float32. C / group is then in whole words.
+    ``layout``: of the result; x has its channels in blocks of ``depth``, and is row-major where that is 1. ``kind``: of
+    narrow elements, words of which are multiplied; None for float32. C / group is then in whole words.
     """
 
-    def __init__(self, call: Call, target: Target, layout: Layout, rows: bool, kind: Dot | None = None) -> None:
+    def __init__(self, call: Call, target: Target, layout: Layout, depth: int, kind: Dot | None = None) -> None:
         self.call = call
         self.target = target
         self.block = block_of(target)
         self.kind = kind
         self.group = 1 if kind is None else kind.group
-        self.depth = 1 if rows else self.block
+        self.depth = depth
         self._flat = fused.pixels_are_one_run(call)
         self.stored = {flat: tile_store(call, layout, self.block, flat) for flat in {False, self._flat}}
 

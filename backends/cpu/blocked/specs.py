@@ -23,7 +23,8 @@ PRIMS = ("conv", "window_reduce")
 """What there are kernels for."""
 RANKS = (3, 4)
 FEW_CHANNELS = 4
-"""Up to so many channels an image is read row-major: blocks would be mostly empty."""
+"""Up to so many channels an image is read row-major, or if it is narrow, in blocks of so many: others would be mostly
+empty."""
 
 
 def specs(target: Target) -> list[KernelSpec]:
@@ -31,8 +32,8 @@ def specs(target: Target) -> list[KernelSpec]:
     found = []
     for rank in RANKS:
         image = blocked(rank, 1, block_of(target))
-        found += [_direct(target, image, rows) for rows in (False, True)]
-        found.append(_rounded(target, image))
+        found += [_direct(target, image, few) for few in (False, True)]
+        found += [_rounded(target, image, few) for few in (False, True)]
         found += [_depthwise(target, image), _pool(target, image)]
     found += winograd_specs(target, blocked(4, 1, block_of(target)))
     return found
@@ -57,61 +58,63 @@ def words_layout(rank: int, block: int, group: int) -> Layout:
     return Layout(f"panels of {panel} by {group} in a word", order)
 
 
-def _rounded(target: Target, image: Layout) -> KernelSpec:
-    """Of bfloat16 into float32."""
+def _rounded(target: Target, image: Layout, few: bool) -> KernelSpec:
+    """Of bfloat16 into float32; ``few``: of an image of few channels."""
     block, rank = block_of(target), len(image.order) - 1
+    read = blocked(rank, 1, FEW_CHANNELS) if few else image
+    depth = FEW_CHANNELS if few else block
     kind = Dot(BFLOAT16, BFLOAT16)
 
     def make(_: object, call: Call) -> Runnable:
-        return GridCall(call, DirectConv(call, target, image, False, kind))
+        return GridCall(call, DirectConv(call, target, image, depth, kind))
 
     def when(op: OpContext) -> Answer:
-        answer = _takes(op, rank, block, False)
+        answer = _takes(op, rank, block, few)
         if not answer:
             return answer
         assert op.inputs[1] is not None
-        depth = op.inputs[1].shape[1]
-        return No("channels", f"{depth} channels are not whole words") if depth is None or depth % kind.group else YES
+        summed = op.inputs[1].shape[1]
+        return No("channels", f"{summed} channels are not whole words") if not summed or summed % kind.group else YES
 
     def cost(op: OpContext) -> float:
         return _cost(op) / kind.group
 
     return KernelSpec(
         "conv",
-        f"conv{rank - 2}d_{image}_of_bfloat16",
+        f"conv{rank - 2}d_{image}_of_bfloat16" + (f"_in_{read}" if few else ""),
         make,
         dtypes=(BFLOAT16,),
         when=when,
         cost=cost,
-        input_layouts=(image, words_layout(rank, block, kind.group)),
+        input_layouts=(read, words_layout(rank, block, kind.group)),
         output_layouts=(image,),
         epilogue=True,
     )
 
 
-def _direct(target: Target, image: Layout, rows: bool) -> KernelSpec:
+def _direct(target: Target, image: Layout, few: bool) -> KernelSpec:
     block, rank = block_of(target), len(image.order) - 1
 
     def make(_: object, call: Call) -> Runnable:
-        return GridCall(call, DirectConv(call, target, image, rows))
+        return GridCall(call, DirectConv(call, target, image, 1 if few else block))
 
     def when(op: OpContext) -> Answer:
-        return _takes(op, rank, block, rows)
+        return _takes(op, rank, block, few)
 
     return KernelSpec(
         "conv",
-        f"conv{rank - 2}d_{image}" + ("_of_rows" if rows else ""),
+        f"conv{rank - 2}d_{image}" + ("_of_rows" if few else ""),
         make,
         dtypes=(FLOAT32,),
         when=when,
         cost=_cost,
-        input_layouts=(ROW_MAJOR if rows else image, weights_layout(rank, block, rows)),
+        input_layouts=(ROW_MAJOR if few else image, weights_layout(rank, block, few)),
         output_layouts=(image,),
         epilogue=True,
     )
 
 
-def _takes(op: OpContext, rank: int, block: int, rows: bool) -> Answer:
+def _takes(op: OpContext, rank: int, block: int, few: bool) -> Answer:
     x, w = (t for t in op.inputs if t is not None)
     (out,) = op.outputs
     if len(x.shape) != rank:
@@ -124,8 +127,8 @@ def _takes(op: OpContext, rank: int, block: int, rows: bool) -> Answer:
     channels, group = x.shape[1], op.attrs["group"]
     if not filters or not isinstance(channels, int) or not _whole(op.attrs["pads"]):
         return No("dynamic", "channels, window and padding have to be known")
-    if rows != (channels <= FEW_CHANNELS):
-        return No("channels", f"images of up to {FEW_CHANNELS} channels are read row-major, others in blocks")
+    if few != (channels <= FEW_CHANNELS):
+        return No("channels", f"it is for images of {'up to' if few else 'more than'} {FEW_CHANNELS} channels")
     if filters < block:
         return No("channels", f"{filters} filters do not fill a block of {block}")
     if group > 1 and (depth % block or filters // group % (PANEL * block)):
