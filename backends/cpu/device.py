@@ -133,6 +133,7 @@ class CpuDevice(Device):
         team().calm = True
 
     def keep(self, runs: Sequence[Runnable]) -> bytes:
+        jit.rest()  # what a run has to compile is there when its plan is kept
         return kept.keep(runs, self._scratch)
 
     def restore(self, runs: bytes) -> Sequence[Runnable | None]:

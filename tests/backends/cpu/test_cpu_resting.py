@@ -62,13 +62,18 @@ def test_a_compiler_at_rest_is_out_of_memory_and_works_again(monkeypatch: pytest
     check(shifted(engine, 12.5), 12.5)
 
 
-def test_a_device_that_has_built_much_leaves_the_compiler_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_has_done_its_work_leaves_the_compiler_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has built much, and where its plan is kept."""
     monkeypatch.setenv("OMNIOP_CACHE", "0")
     monkeypatch.setattr(jit, "_engines", [])
     (device,) = BACKEND.devices()
     device.build([shift(13.5)])
     assert resident() > 8 << 20
     device.build([shift(20.5 + k) for k in range(MANY)])
+    assert resident() < 1 << 20
+    device.build([shift(14.5)])
+    assert resident() > 8 << 20
+    device.keep([])
     assert resident() < 1 << 20
 
 
