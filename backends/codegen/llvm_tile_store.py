@@ -33,6 +33,7 @@ class TilePrinter(Accesses):
         (self._store,) = kernel.stores
         self._axes = kernel.axes
         self._stored = stored
+        self._known: dict[tuple[int, Expr], Store] = {}
         llvm_vector.prologue(self.root)
         read = {n.attr.source for n in expr.walk(self._store.value) if n.op == "load"} - {stored.hole}
         for k in sorted({*read, self._store.buffer}):
@@ -88,20 +89,18 @@ class TilePrinter(Accesses):
 
     def _one_by_one(self, scope: Scope, sums: Sequence[Value]) -> None:
         """Each pixel is a constant away from the first: its place is part of the instructions."""
-        _, _, y, pixel, _ = self._axes
         for (line, column), value in zip(self.tile.pixels, sums, strict=True):
-            one = self._moved({y: y + line, pixel: pixel + column})
+            one = self._moved(line, expr.index(column))
             scope.memo[self._hole_of(one)] = value
             self.store(one, scope)
 
     def _in_a_loop(self, scope: Scope, sums: Sequence[Value]) -> None:
-        _, _, y, pixel, _ = self._axes
         held = self.root.let(f"alloca [{len(sums) * self.lanes} x float], align 64")
         for k, value in enumerate(sums):
             store(scope, value, held, index(k * self.lanes))
         for line in range(self.tile.lines):
             column = expr.raw_axis(1 << 20, expr.index(self.tile.columns))
-            one = self._moved({y: y + line, pixel: pixel + column})
+            one = self._moved(line, column)
             inside = Scope(self.module, scope)
             loop = Loop(scope, inside, [index(0)])
             inside.places[column] = loop.carried[0]
@@ -111,8 +110,14 @@ class TilePrinter(Accesses):
             following = plus(inside, loop.carried[0], 1)
             loop.close([following], inside.compare("slt", following, index(self.tile.columns)))
 
-    def _moved(self, places: dict[Expr, Expr]) -> Store:
-        """The store at other pixels, its offsets in normal form."""
+    def _moved(self, line: int, column: Expr) -> Store:
+        """The store so many pixels away, its offsets in normal form. All vectors want it."""
+        if (line, column) not in self._known:
+            _, _, y, pixel, _ = self._axes
+            self._known[line, column] = self._at({y: y + line, pixel: pixel + column})
+        return self._known[line, column]
+
+    def _at(self, places: dict[Expr, Expr]) -> Store:
         done: dict[Expr, Expr] = {}
         for node in expr.walk(self._store.value):
             args = tuple(done[a] for a in node.args)
