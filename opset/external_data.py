@@ -64,6 +64,8 @@ class ExternalData:
         """``folder``: where locations are relative to; None when the model did not come from a file."""
         self.folder = folder
         self._files: dict[Path, np.ndarray] = {}
+        self._places: dict[tuple[Path, str], Path] = {}
+        """Resolved, by folder and location: most tensors of a model share a file."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -102,7 +104,10 @@ class ExternalData:
                 f"{what} keeps its data in {str(tensor.location)!r}, and this model has no folder: "
                 "import it from its path, or pass folder="
             )
-        path = resolve(os.fspath(tensor.location), folder, what)
+        place = folder, os.fspath(tensor.location)
+        if place not in self._places:
+            self._places[place] = resolve(place[1], folder, what)
+        path = self._places[place]
         if path not in self._files:
             self._files[path] = _map_file(path, what)
         return self._files[path]
