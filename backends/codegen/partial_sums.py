@@ -14,14 +14,14 @@ from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel
 
 LONG = 512
-"""Sums of fewer terms stay whole."""
+"""Sums that are known to have fewer terms stay whole."""
 
 _MOST = 64
 """Terms of a part."""
 
 
 def in_parts(kernel: Kernel) -> Kernel:
-    """The kernel with its sums of `LONG` and more floats, over one axis of a fixed extent, in parts."""
+    """The kernel with its sums of `LONG` and more floats, or of an open number of them, over one axis, in parts."""
     roots = [s.value for s in kernel.stores]
     if not any(_is_long(n) for n in expr.walk(*roots)):
         return kernel
@@ -40,21 +40,21 @@ def _is_long(node: Expr) -> bool:
     if node.op != "reduce" or node.attr.monoid != "add" or node.attr.axes != 1 or not node.dtype.is_float:
         return False
     extent = node.args[0].args[0]
-    return extent.op == "const" and extent.attr >= LONG
+    return extent.op != "const" or bool(extent.attr >= LONG)
 
 
 def _split(total: Expr, number: int) -> Expr:
     """A long sum by axes numbered from ``number``: parts, a part's terms, and what is left."""
     axis, value = total.args
-    extent = axis.args[0].attr
-    size = _part(extent)
+    extent = axis.args[0]
+    size = _part(extent.attr) if extent.op == "const" else _MOST
     if size is None:
         return total
-    count, left = divmod(extent, size)
+    count, left = extent // size, extent % size
     parts, terms = expr.axis(number, count), expr.axis(number + 1, size)
     part = expr.reduce("add", (terms,), (expr.substitute(value, {axis: parts * size + terms}),))
     most = expr.reduce("add", (parts,), (part,))
-    if not left:
+    if expr.is_const(left, 0):
         return most
     rest = expr.axis(number + 2, left)
     return most + expr.reduce("add", (rest,), (expr.substitute(value, {axis: rest + count * size}),))

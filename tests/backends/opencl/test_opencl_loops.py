@@ -124,6 +124,14 @@ def test_kernel(either: OpenCLDevice, case: Callable[[], Case]) -> None:
     np.testing.assert_allclose(results(either, case()), wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [1, 5, 64, 200, 1030])
+def test_rows_of_open_length(device: OpenCLDevice, columns: int) -> None:
+    """In parts, of which there may be none, with a rest, which may be nothing."""
+    x = np.random.default_rng(0).standard_normal((7, columns)).astype(np.float32)
+    case = softmax()[0], [x, np.zeros_like(x)], [7, columns]
+    np.testing.assert_allclose(results(device, case), results(REFERENCE.devices()[0], case), rtol=1e-6)
+
+
 def test_large_buffers_have_wide_offsets(lanes_device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second version is compiled when a buffer has too many elements for 32 bits (here: 100), and only then."""
     kernel, arrays, sizes = elementwise()
