@@ -48,7 +48,7 @@ def shared(nest: Nest) -> tuple[Nest, tuple[int, ...]]:
         return poly.simplify(result)
 
     def value(root: Expr) -> Expr:
-        loads = [n for n in expr.walk(root) if n.op == "load"]
+        loads = [n for n in expr.walk(root) if n.op == "load" and not n.attr.guarded]
         return expr.substitute(root, {n: expr.load(n.attr.source, (place(*steps[n.args[0]]),), n.dtype) for n in loads})
 
     stores = tuple(

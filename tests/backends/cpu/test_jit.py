@@ -19,7 +19,7 @@ from omniop.backends.cpu import elf, jit
 from omniop.backends.cpu.compiler import Compiler
 from omniop.opset import dtype as dtypes
 from omniop.opset import expr
-from omniop.opset.dtype import BFLOAT16, COMPLEX64, FLOAT32, DType
+from omniop.opset.dtype import BFLOAT16, COMPLEX64, FLOAT32, INT64, DType
 from omniop.opset.errors import DeviceError
 from omniop.opset.kernel import Kernel, Param, Store
 from tests.gate.case import model
@@ -105,6 +105,17 @@ def test_kernels_of_other_extents_and_strides_share_code(shapes: Sequence[tuple[
         for begin, end in ((middle, points), (0, middle)):
             kernel(buffers.ctypes.data, 0, begin, end)
         np.testing.assert_array_equal(y, expected)
+
+
+def test_a_place_that_is_looked_up_keeps_its_guard() -> None:
+    i = expr.axis(0, 5)
+    place = expr.load(0, (i,), INT64)
+    value = expr.load(1, (place,), FLOAT32, guard=expr.alu("and", place >= 0, place < 7), other=-1.0)
+    (kernel,) = jit.build([Kernel((Param(INT64), Param(FLOAT32), Param(FLOAT32, True)), (i,), (Store(2, i, value),))])
+    places, x, y = np.array([6, -1, 0, 7, 3]), np.arange(7, dtype="f"), np.zeros(5, "f")
+    buffers = np.array([places.ctypes.data, x.ctypes.data, y.ctypes.data])
+    kernel(buffers.ctypes.data, 0, 0, kernel.points(0))
+    assert y.tolist() == [6, -1, 0, -1, 3]
 
 
 def test_points_and_grain() -> None:
