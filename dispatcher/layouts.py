@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import gcd
+from weakref import WeakKeyDictionary
 
 from omniop.backends.base import Device
 from omniop.opset import expr, poly
@@ -165,20 +166,28 @@ def _elements(t: Tensor) -> int:
     return n
 
 
+_constant: WeakKeyDictionary[Definition, bool] = WeakKeyDictionary()
+"""What `is_constant` found: most tensors are made of others that it was asked about."""
+
+
 def is_constant(tensor: Tensor) -> bool:
     """Whether the tensor's elements depend on the model alone."""
-    stack, seen = [tensor], {tensor}
+    stack = [tensor.definition]
     while stack:
-        definition = stack.pop().definition
-        if isinstance(definition, Source):
-            if definition.array is None:
-                return False
-        elif not isinstance(definition, Map) or not definition.folds or _is_sized(definition):
-            return False
-        new = [t for t in definition.inputs() if t not in seen]
-        seen.update(new)
-        stack += new
-    return True
+        definition = stack[-1]
+        found = [_constant.get(t.definition) for t in definition.inputs()] if _may_be_constant(definition) else [False]
+        if False not in found and None in found:
+            stack += [t.definition for t, known in zip(definition.inputs(), found, strict=True) if known is None]
+        else:
+            _constant[stack.pop()] = False not in found
+    return _constant[tensor.definition]
+
+
+def _may_be_constant(definition: Definition) -> bool:
+    """Where what it reads is."""
+    if isinstance(definition, Source):
+        return definition.array is not None
+    return isinstance(definition, Map) and definition.folds and not _is_sized(definition)
 
 
 def _is_sized(definition: Definition) -> bool:
