@@ -12,13 +12,15 @@ from enum import IntEnum, auto
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_blocks import Head
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import argument, define, lanes_below, plus, when
+from omniop.backends.codegen.llvm_flow import argument, define, lanes_below, plus, prefetch, when
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Target, Value, const, index
 from omniop.backends.codegen.llvm_panels import Tile
 from omniop.opset.dtype import INT32, INT64, UINT8
 
 WORD = 4
 """Bytes of a word."""
+LINE_BYTES = 64
+"""Of a line of the caches."""
 ONES = 0x01010101
 """A word of bytes that are 1."""
 
@@ -118,8 +120,9 @@ def read_zero_point(code: Code, kind: Dot, buffer: Value, start: Value) -> Value
 
 
 def print_tile(module: Module, name: str, kind: Dot, rows: int, width: int) -> None:
-    """``name(a, b, c, starts, a_row, words, c_row, columns)``: sums of a tile of ``width`` columns. They begin at
-    ``starts`` of each row where they are integers, and are written to ``columns`` of c."""
+    """``name(a, b, c, starts, ahead, a_row, words, c_row, columns)``: sums of a tile of ``width`` columns. They begin
+    at ``starts`` of each row where they are integers, and are written to ``columns`` of c. A line from ``ahead`` on is
+    asked for at each word."""
     tile = tile_of(module.target)
     firsts = range(0, width, tile.lanes)
     widths = [min(tile.lanes, width - first) for first in firsts]
@@ -136,6 +139,7 @@ def print_tile(module: Module, name: str, kind: Dot, rows: int, width: int) -> N
     loop = Loop(code, inside := Code(module), [index(0), index(0), *sums])
     along, down, *sums = loop.carried
     row = inside.element("%b", INT32, down)
+    prefetch(inside, inside.element("%ahead", UINT8, inside.mul(along, index(LINE_BYTES // WORD))))
     right = []
     for first, lanes in zip(firsts, widths, strict=True):
         part = llvm_vector.load(inside, inside.element(row, INT32, index(first)), INT32, lanes)
@@ -165,4 +169,4 @@ def print_tile(module: Module, name: str, kind: Dot, rows: int, width: int) -> N
         lambda: write(None),
         lambda: write([lanes_below(code, columns, n, first) for first, n in zip(firsts, widths, strict=True)]),
     )
-    define(module, name, ("a", "b", "c", "starts"), numbers, code)
+    define(module, name, ("a", "b", "c", "starts", "ahead"), numbers, code)
