@@ -6,6 +6,7 @@ A count of nodes would not do: a convolution is one, and so is the cast of its l
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 from omniop.dispatcher.placement import Placed
 from omniop.opset import expr
@@ -64,11 +65,12 @@ def _points(axes: Sequence[Expr]) -> Expr:
 
 
 def _elements(shape: Sequence[Dim]) -> Expr:
-    return _product([as_expr(d) for d in shape])
+    known = [d for d in shape if isinstance(d, int)]
+    return _product([expr.index(prod(known)), *(as_expr(d) for d in shape if not isinstance(d, int))])
 
 
 def _product(factors: Sequence[Expr]) -> Expr:
-    result = expr.index(1)
-    for factor in factors:
+    result, *others = factors or (expr.index(1),)
+    for factor in others:
         result = result * factor
     return result

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -179,8 +180,16 @@ def _make(op: str, dtype: DType, args: tuple[Expr, ...] = (), attr: Any = None) 
     return found
 
 
+@lru_cache(maxsize=1 << 12)
+def _whole(value: int) -> Expr:
+    """Of int64: most constants, most of which are few."""
+    return _make("const", INT64, (), wrap(value, INT64))
+
+
 def const(value: bool | int | float | complex, dtype: DType) -> Expr:
     """``value`` in ``dtype``: wrapped into an integer's width, as Python's number otherwise."""
+    if dtype is INT64 and type(value) is int:
+        return _whole(value)
     if dtype.kind == "b":
         value = bool(value)
     elif isinstance(value, complex) or dtype.kind == "c":
