@@ -83,7 +83,8 @@ def steps_of(kernel: Kernel) -> dict[Expr, tuple[Expr, tuple[Expr, ...]]] | None
     axes matter for anything else."""
     values = [e for s in kernel.stores for e in (s.value, s.guard) if e is not None]
     loads = [n for n in expr.walk(*values) if n.op == "load" and not n.attr.guarded]
-    rest = [expr.substitute(v, {n: expr.hole(n.dtype) for n in loads}) for v in values]
+    others = {n: expr.carry(k, n.dtype) for k, n in enumerate(loads)}  # each its own: a choice of two alike is none
+    rest = [expr.substitute(v, others) for v in values]
     if kernel.seq is not None or any(n.op == "axis" for n in expr.walk(*rest)):
         return None
     found = {}

@@ -118,6 +118,18 @@ def test_a_place_that_is_looked_up_keeps_its_guard() -> None:
     assert y.tolist() == [6, -1, 0, -1, 3]
 
 
+def test_a_choice_by_place_is_not_shared() -> None:
+    i, j = expr.axis(0, 3), expr.axis(1, 5)
+    value = expr.select(i < j, expr.load(0, (i,), FLOAT32), expr.load(1, (j,), FLOAT32))
+    (kernel,) = jit.build(
+        [Kernel((Param(FLOAT32),) * 2 + (Param(FLOAT32, True),), (i, j), (Store(2, i * 5 + j, value),))]
+    )
+    x, y, found = np.arange(3, dtype="f"), -np.arange(5, dtype="f"), np.zeros((3, 5), "f")
+    buffers = np.array([x.ctypes.data, y.ctypes.data, found.ctypes.data])
+    kernel(buffers.ctypes.data, 0, 0, kernel.points(0))
+    np.testing.assert_array_equal(found, np.where(np.triu(np.ones((3, 5)), 1) > 0, x[:, None], y))
+
+
 def test_points_and_grain() -> None:
     i, j = expr.raw_axis(0, expr.size("s0")), expr.raw_axis(1, expr.size("s1"))
     k = expr.raw_axis(2, expr.size("s1"))
