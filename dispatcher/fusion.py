@@ -8,6 +8,8 @@ The rules, over one segment's prims in reverse order:
 - other maps are written into their reader when all their readers end in one kernel; a map that holds a reduce only
   where the reduce's own axes do not come back in the index (the row pattern of softmax and layer normalisation);
 - a map that would be computed much more often than it has elements is materialised;
+- of the calls' results that one kernel reads, one may have that kernel for an epilogue; the others are kept where they
+  have been made narrower, as requantised sums are;
 - a kernel that would need more buffers than the device takes is cut at the largest part that fits.
 """
 
@@ -123,6 +125,7 @@ class Fusion:
                 self._note_reduce(definition)
                 for t in self._boundary(definition):
                     must.add(t)
+        self._keep_narrow_results()
         self._cut_large_kernels()
 
     def _boundary(self, definition: Definition) -> list[Tensor]:
@@ -273,6 +276,32 @@ class Fusion:
             return False
         rows, elements = self.hint(tensor.extents), self.hint(owner.outputs[0].extents)
         return rows >= MIN_ROWS or elements <= SMALL or rows * 4 >= elements
+
+    def _keep_narrow_results(self) -> None:
+        """Materialise what calls' results become of fewer bits, where their reader ends a later call, too."""
+        calls = [d for d in self.order if isinstance(d, Structured) and self.device_of(d).accepts_epilogue(d.prim)]
+        places = {t: place for place, call in enumerate(calls) for t in call.outputs}
+        for definition in self.order:
+            if isinstance(definition, Map) and definition.outputs[0] in self.materialised:
+                read = self.leaves(definition.outputs[0]) & places.keys()
+                for result in sorted(read, key=places.__getitem__)[:-1]:
+                    if result not in self.outputs and result not in self.layouts:
+                        self.materialised.update(self._narrower(result))
+
+    def _narrower(self, result: Tensor) -> list[Tensor]:
+        """The narrowest of the maps that a call's result goes through element by element, alone of calls' results."""
+        found = [result]
+        while len(readers := self.readers.get(found[-1], [])) == 1 and isinstance(reader := readers[0], Map):
+            read, out = found[-1], reader.outputs[0]
+            loads = self._loads_of(read, reader)
+            own = len(loads) == 1 and loads[0].args == prims.axes_of(out.shape) and read.extents == out.extents
+            others = set().union(*(self.leaves(t) | {t} for t in self.inputs(reader) if t is not read))
+            joined = any(isinstance(t.definition, Structured) for t in others)
+            if out in self.materialised or joined or not own or _reduces(reader):
+                break
+            found.append(out)
+        narrowest = min(found, key=lambda t: t.dtype.bits)
+        return [] if narrowest is result else [narrowest]
 
     def _cut_large_kernels(self) -> None:
         """Materialise tensors inside kernels that need more buffers than their device takes; readers first."""

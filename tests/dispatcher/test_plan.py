@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from omniop.conformance.oracles import onnxruntime_engine
 from omniop.dispatcher.inline import Inliner
@@ -124,6 +125,17 @@ def test_what_may_be_an_epilogue(plan: Any, tail: str, extra: int) -> None:
 def test_a_result_that_is_wanted_has_no_epilogue(plan: Any) -> None:
     text = "g (float[N, 16] x) => (float[N, 8] p, float[N, 8] y) { p = MatMul (x, w) y = Relu (p) }"
     assert kinds(plan(text, {"x": normal(5, 16)}, {"w": normal(16, 8)})) == {"call": 1, "kernel": 1}
+
+
+@pytest.mark.parametrize(("kept", "sizes"), [("FLOAT16", [2, 4]), ("DOUBLE", [1, 5])])
+def test_what_narrows_a_result_ends_its_call(plan: Any, kept: str, sizes: list[int]) -> None:
+    """Of two products that one kernel adds up, the first is kept in the fewer bits; the second one adds it."""
+    text = f"""g (float[N, M] x) => (float[N, K] y)
+    {{ p = MatMul (x, v) h = Cast <to = {TensorProto.DataType.Value(kept)}> (p) a = Cast <to = 1> (h) q = MatMul (x, w)
+      b = Exp (q) y = Add (a, b) }}"""
+    steps = plan(text, X, {"v": normal(50, 30, seed=1), "w": normal(50, 30, seed=2)})
+    assert kinds(steps) == {"call": 2}
+    assert sorted(len(s.nodes) for s in steps) == sizes
 
 
 @pytest.mark.parametrize(("buffers", "kernels"), [(64, 1), (10, 3), (6, 11)])
