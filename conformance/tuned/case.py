@@ -29,6 +29,7 @@ from omniop.conformance.verdict import Error, Facts
 from omniop.dispatcher.precision import OPERANDS, Precision
 from omniop.dispatcher.registry import registry
 from omniop.opset import dtype as dtypes
+from omniop.opset.dtype import DType
 from omniop.opset.errors import UnsupportedError
 
 Arrays = Mapping[str, Any]
@@ -47,6 +48,11 @@ class Way(NamedTuple):
 
 class TunedCase(DeviceCase):
     """A model that is run with its weights fed, and with them constant."""
+
+    @property
+    def rounded(self) -> DType | None:
+        """What lies between its products is rounded to, where that is less than what its results are."""
+        return None
 
     def ways(self) -> Iterator[Way]:
         """The ways of this case."""
@@ -74,7 +80,7 @@ class TunedCase(DeviceCase):
         reached.update(built)
         if not built:
             return "", None
-        error = _of_the_largest(outputs, way.expected)
+        error = _of_the_largest(outputs, way.expected, self.rounded)
         if reason := compare_outputs(outputs, way.expected, self.tolerance):
             return reason, error
         by_loops = run(plain(device), way.model, way.feeds, way.precision)
@@ -93,6 +99,11 @@ class SizedCase(TunedCase):
         if weights:
             fed = {name: array for name, array in arrays.items() if name in FED}
             yield Way("weights constant", one.model(weights), fed, expected, one.precision)
+
+    @property
+    def rounded(self) -> DType | None:
+        one = sized()[self.name]
+        return None if one.precision is None or one.depth == 1 else OPERANDS[one.precision]
 
     @cached_property
     def _expected(self) -> Arrays:
@@ -114,8 +125,8 @@ class SizedCase(TunedCase):
         if not isinstance(found, Ulps) or not found.scale:
             return found
         scale = found.scale * one.depth * (4 if one.dtype == "float32" else 1)
-        if one.precision is not None:  # what lies between products is rounded: a unit of the narrower dtype
-            narrow, own = (limits_of(d.numpy).eps for d in (OPERANDS[one.precision], dtypes.of_name(one.dtype)))
+        if self.rounded is not None:
+            narrow, own = (limits_of(d.numpy).eps for d in (self.rounded, dtypes.of_name(one.dtype)))
             scale += (one.depth - 1) * float(narrow) / float(own)
         return replace(found, ulp=found.ulp * one.depth, scale=scale)
 
@@ -186,12 +197,14 @@ def _with_constants(model: onnx.ModelProto, arrays: Arrays) -> onnx.ModelProto:
     return fixed
 
 
-def _of_the_largest(outputs: Arrays, expected: Arrays) -> Error | None:
-    """The error with its units those of the largest expected value: what is left of a sum may be next to nothing."""
+def _of_the_largest(outputs: Arrays, expected: Arrays, rounded: DType | None) -> Error | None:
+    """The error with its units those of the largest expected value: what is left of a sum may be next to nothing.
+    ``rounded``: of what dtype, if not of the value's."""
     error = error_of(outputs, expected)
     if error is None:
         return None
     floats = [v for v in expected.values() if isinstance(v, np.ndarray) and "float" in v.dtype.name and v.size]
     sizes = [np.abs(v.astype(np.float64)) for v in floats]
-    units = [unit(s[np.isfinite(s)].max(initial=0.0), v.dtype) for s, v in zip(sizes, floats, strict=True)]
+    dtypes_of = [v.dtype if rounded is None else rounded.numpy for v in floats]
+    units = [unit(s[np.isfinite(s)].max(initial=0.0), d) for s, d in zip(sizes, dtypes_of, strict=True)]
     return replace(error, ulp=round(error.absolute / float(max(units)), 2)) if units else error
