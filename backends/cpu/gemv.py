@@ -26,11 +26,11 @@ _F32 = np.dtype(np.float32)
 def takes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
     """Whether `gemv` does ``out = a @ b``."""
     return (
-        a.ndim == b.ndim == 2
-        and len(a) == 1
-        and b.size >= MIN_ELEMENTS
+        a.ndim == b.ndim >= 2
+        and a.size == a.shape[-1]
+        and b.size == b.shape[-2] * b.shape[-1] >= MIN_ELEMENTS
         and a.dtype == b.dtype == out.dtype == _F32
-        and a.strides[1] == b.itemsize
+        and a.strides[-1] == b.itemsize
         and out.flags.c_contiguous
         and _order(b) is not None
         and _cpus() <= MAX_CPUS
@@ -38,19 +38,19 @@ def takes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> bool:
 
 
 def gemv(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-    """``out[1, N] = a[1, K] @ b[K, N]`` for what `takes` says yes to."""
+    """``out[1, N] = a[1, K] @ b[K, N]`` for what `takes` says yes to: axes of one element may stand before these."""
     order = _order(b)
     assert order is not None
     function = _functions()[order]
-    function(a.ctypes.data, b.ctypes.data, out.ctypes.data, *b.shape, max(b.strides) // b.itemsize)
+    function(a.ctypes.data, b.ctypes.data, out.ctypes.data, *b.shape[-2:], max(b.strides[-2:]) // b.itemsize)
 
 
 def _order(b: np.ndarray) -> str | None:
     """How the matrix lies in memory."""
-    down, across = b.strides
-    if across == b.itemsize and down >= b.shape[1] * b.itemsize:
+    (rows, columns), (down, across) = b.shape[-2:], b.strides[-2:]
+    if across == b.itemsize and down >= columns * b.itemsize:
         return "rows"
-    return "columns" if down == b.itemsize and across >= b.shape[0] * b.itemsize else None
+    return "columns" if down == b.itemsize and across >= rows * b.itemsize else None
 
 
 @cache

@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 
 from omniop.backends.base import Runnable
+from omniop.backends.cpu import gemv
 from omniop.backends.cpu.kept import Keepable
 from omniop.backends.cpu.memory import HostBuffer, Scratch
 from omniop.backends.cpu.views import Window
@@ -62,7 +63,10 @@ class NumpyCall(Keepable):
         if self.call.prim != "contract":
             return self.call.prim in ("conv", "integer_conv")
         bound = self.bound(sizes)
-        return prod(bound.results[0].shape) * bound.operands[0].shape[-1] >= ONE_THREAD
+        if prod(bound.results[0].shape) * bound.operands[0].shape[-1] < ONE_THREAD:
+            return False
+        a, b, out = (w.outline() for w in (*bound.operands, *bound.results))
+        return not gemv.takes(a, b, out)
 
     def operands(self, bound: _Bound, buffers: Sequence[HostBuffer]) -> list[np.ndarray]:
         """In the dtype that the function works in."""

@@ -42,13 +42,20 @@ def _recording(launched: Launched) -> Recording | None:
     return launched.run.recording(launched.sizes) if isinstance(launched.run, RecordedWork) else None
 
 
+def _may_share(launched: Launched) -> bool:
+    """Whether BLAS may share it among threads."""
+    called = launched.run
+    run = called.otherwise() if isinstance(called, RecordedWork) else called  # there is no recording of it
+    return not isinstance(run, NumpyCall) or run.uses_threads(launched.sizes)
+
+
 class _Called:
     """Launches through Python."""
 
     def __init__(self, launches: Sequence[Launched], threads: int, first: int) -> None:
         self._launches = launches
         self._first = first
-        held = any(not isinstance(x.run, NumpyCall) or x.run.uses_threads(x.sizes) for x in launches)
+        held = any(map(_may_share, launches))
         self._limited: Callable[[], AbstractContextManager[None]] = (
             partial(blas.limited, threads) if held else nullcontext
         )

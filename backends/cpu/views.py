@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from omniop.backends.cpu.memory import HostBuffer
 from omniop.opset import expr
@@ -41,6 +42,10 @@ class Window:
         result.strides = tuple(int(np.prod(shape[k + 1 :])) for k in range(len(shape)))
         result._steps = tuple(s * self._dtype.itemsize for s in result.strides)
         return result
+
+    def outline(self) -> np.ndarray:
+        """An array with its dtype, shape and strides, whose elements are not to be touched."""
+        return as_strided(np.empty(1, self._dtype), self.shape, self._steps)
 
     def array(self, buffers: Sequence[HostBuffer]) -> np.ndarray:
         return np.ndarray(self.shape, self._dtype, buffers[self.buffer].bytes, self.start, self._steps)

@@ -6,9 +6,11 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
+import omniop
 from omniop.backends.codegen import llvm_gemv
 from omniop.backends.codegen.llvm_ir import Module, Target
-from omniop.backends.cpu import gemv, matmul
+from omniop.backends.cpu import blas, gemv, matmul
+from tests.gate.case import model
 
 SHAPES = [(3, 4096), (576, 1537), (577, 33), (1, 9000), (9000, 1), (101, 99), (64, 192)]
 """(K, N): whole vectors and blocks, and ends of each kind."""
@@ -50,7 +52,9 @@ def test_what_it_leaves_to_blas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not gemv.takes(a, b[::-1], out)
     assert not gemv.takes(a[:, :8], b[:8, :8], out[:, :8])
     assert not gemv.takes(*(x.astype(np.float64) for x in (a, b, out)))
-    assert not gemv.takes(a[None], b[None], out[None])
+    assert gemv.takes(a[None], b[None], out[None])
+    assert not gemv.takes(np.stack([a, a]), np.stack([b, b]), np.stack([out, out]))
+    assert not gemv.takes(a[None], np.stack([b, b]), np.stack([out, out]))
     monkeypatch.setattr(gemv, "_cpus", lambda: gemv.MAX_CPUS + 1)
     assert not gemv.takes(a, b, out)
 
@@ -79,3 +83,28 @@ def test_text_for_every_width(bits: int) -> None:
     llvm_gemv.print_columns(module, "columns")
     with llvm.parse_assembly(str(module)) as parsed:
         parsed.verify()
+
+
+def test_axes_of_one_element_stand_before_it() -> None:
+    """As a recurrence of one direction has one."""
+    a, b, out = normal(1, 1, 1, 130), normal(1, 1, 130, 67), np.zeros((1, 1, 1, 67), np.float32)
+    for matrix in (b, normal(1, 1, 67, 130).swapaxes(-1, -2)):
+        assert gemv.takes(a, matrix, out)
+        matmul.matmul(a, matrix, out)
+        np.testing.assert_allclose(out, a.astype(np.float64) @ matrix, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "held"), [("float", False), ("double", True)])
+@pytest.mark.parametrize("rows", ["1", "R"])
+def test_blas_is_held_to_its_threads_only_where_it_works(
+    rows: str, dtype: str, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find the libraries that numpy calls takes longer than a small model."""
+    entered: list[int] = []
+    monkeypatch.setattr(blas._limit, "enter", entered.append)
+    monkeypatch.setattr(blas._limit, "leave", lambda: None)
+    text = f"g ({dtype}[{rows}, 128] x, {dtype}[128, 256] w) => ({dtype}[{rows}, 256] y) {{ y = MatMul (x, w) }}"
+    session = omniop.load(model(text), device="cpu")
+    x, w = (a.astype(np.float64 if dtype == "double" else np.float32) for a in (normal(1, 128), normal(128, 256)))
+    np.testing.assert_allclose(session.run({"x": x, "w": w})["y"], x @ w, rtol=1e-4, atol=1e-4)
+    assert bool(entered) == held
