@@ -155,10 +155,14 @@ class KernelPrinter:
             self.used.add(type_name(dtype))
 
     def _let(self, let: Let) -> None:
+        operands = [self.operand(a) for a in let.args]
+        own = f"{let.op}_{type_name(let.var.dtype)}"
         if let.op == "size":
             value = f"({type_name(let.var.dtype)})s{let.attr}"
+        elif own in self.dialect.own:
+            value = f"{self.use(own)}({', '.join(operands)})"
         else:
-            value = operation(let, [self.operand(a) for a in let.args], self.use, self.dialect.suffix)
+            value = operation(let, operands, self.use, self.dialect.suffix)
         self.define(let.var, value)
 
     def _element(self, buffer: int, offset: Operand) -> str:
@@ -287,7 +291,8 @@ class Dialect:
     header: str
     """Comes first in a unit: the types, and pragmas."""
     own: Mapping[str, str]
-    """Helpers, and what a type or feature needs before it can be used."""
+    """Helpers, and what a type or feature needs before it can be used. What has the names of an operation and a type is
+    the function for it."""
     function: str
     """Stands before a helper function."""
     kernel: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -130,6 +131,20 @@ def test_rows_of_open_length(device: OpenCLDevice, columns: int) -> None:
     x = np.random.default_rng(0).standard_normal((7, columns)).astype(np.float32)
     case = softmax()[0], [x, np.zeros_like(x)], [7, columns]
     np.testing.assert_allclose(results(device, case), results(REFERENCE.devices()[0], case), rtol=1e-6)
+
+
+def test_erf_leaves_room_for_what_cancels(either: OpenCLDevice) -> None:
+    """To 2 units in the last place; the ends, zeros of both signs and NaN as C has them."""
+    x = np.concatenate([np.linspace(-4.5, 4.5, 20001), np.logspace(-44, 0, 500), [np.inf, -np.inf, 0, -0.0, np.nan]])
+    x = x.astype(np.float32)
+    i = expr.axis(0, S0)
+    kernel = Kernel((Param(FLOAT32), Param(FLOAT32, True)), (i,), (Store(1, i, expr.alu("erf", at(0, i))),), 1)
+    y = results(either, (kernel, [x, np.zeros_like(x)], [len(x)]))
+    exact = np.array([math.erf(v) for v in x.tolist()])
+    last = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32))
+    assert np.nanmax(np.abs(y - exact) / last) <= 2
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    np.testing.assert_array_equal(np.signbit(y)[:-1], np.signbit(x)[:-1])
 
 
 def test_large_buffers_have_wide_offsets(lanes_device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
