@@ -21,6 +21,7 @@ OPERANDS: dict[str, DType] = {"bf16": BFLOAT16}
 """What operands are rounded to."""
 
 _FEW_ROWS = 4
+"""Rows up to which a product with a computed matrix is bound by reading that."""
 _WIDER = 4
 """A view is taken of its rounded base when that is at most so many times as large."""
 
@@ -33,11 +34,16 @@ def round_operands(definition: Structured, precision: Precision, trace: Trace) -
     if definition.prim == "conv" and known_equal(operands[1].shape[1], 1):
         return None  # a window of one channel: its sums are short, and its time goes into moving data
     if definition.prim == "contract" and not is_constant(operands[1]) and hint_of(operands[0].shape[-2]) <= _FEW_ROWS:
-        return None  # rounding the matrix would be as much work as the product
+        return None
     first = len(trace.definitions)
     definition.operands = tuple(_rounded(t, OPERANDS[precision]) for t in operands)
-    if definition.prim == "conv" and definition.attr("group") == 1:
-        definition.operands = tuple(map(_in_pairs, definition.operands))
+    channels = [t.shape[1] for t in operands]
+    if (
+        definition.prim == "conv"
+        and definition.attr("group") == 1
+        and all(isinstance(c, int) and c % 2 for c in channels)
+    ):
+        definition.operands = tuple(map(_with_a_channel, definition.operands))
     return trace.definitions[first:]
 
 
@@ -52,11 +58,8 @@ def _rounded(tensor: Tensor, dtype: DType) -> Tensor:
     return prims.cast(tensor, dtype)
 
 
-def _in_pairs(tensor: Tensor) -> Tensor:
-    """With a channel of zeros behind an odd number of them: processors multiply and add two at a time."""
-    channels = tensor.shape[1]
-    if not isinstance(channels, int) or channels % 2 == 0:
-        return tensor
+def _with_a_channel(tensor: Tensor) -> Tensor:
+    """Of zeros behind an odd number of them: processors multiply and add two at a time."""
     none = [0] * tensor.rank
     return prims.pad(tensor, none, [0, 1, *none[2:]])
 

@@ -73,10 +73,9 @@ def rounded(code: Code, x: Value) -> Value:
 
 
 def _rounded_by_one(code: Code, x: Value) -> Value:
-    bits = f"llvm.x86.avx512bf16.cvtneps2bf16.{32 * x.lanes}"
-    narrow = f"<{x.lanes} x bfloat>"
-    code.module.declare(bits, narrow, [x.type])
-    text = code.let(f"bitcast {narrow} {code.let(f'call {narrow} @{bits}({x})')} to <{x.lanes} x i16>")
+    name, narrow = f"llvm.x86.avx512bf16.cvtneps2bf16.{_bits(x)}", f"<{x.lanes} x bfloat>"
+    code.module.declare(name, narrow, [x.type])
+    text = code.let(f"bitcast {narrow} {code.let(f'call {narrow} @{name}({x})')} to <{x.lanes} x i16>")
     return Value(text, UINT16, x.lanes)
 
 

@@ -24,7 +24,7 @@ def has_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuDevice, "precisions", frozenset(("bf16",)))
 
 
-def model(nodes: list[onnx.NodeProto], shape: tuple[int, ...], **weights: np.ndarray) -> bytes:
+def model(nodes: list[onnx.NodeProto], shape: tuple[int | str, ...], **weights: np.ndarray) -> bytes:
     graph = helper.make_graph(
         nodes,
         "g",
@@ -113,6 +113,14 @@ def test_convolutions(channels: str, strides: list[int]) -> None:
     x, w = (rounded(t).astype("f") for t in (x, w))
     given, _ = run(model(nodes, x.shape, w=w), x, None)
     assert_near(y, given, w[0].size)
+
+
+def test_channels_that_only_the_feed_tells() -> None:
+    x, w = rounded(normal(2, 3, 9, 9)).astype("f"), rounded(normal(16, 3, 3, 3)).astype("f")
+    source = model([helper.make_node("Conv", ["x", "w"], ["y"])], ("n", "c", "h", "w"), w=w)
+    y, explained = run(source, x)
+    assert "of operands rounded to bfloat16" in explained
+    assert_near(y, run(source, x, None)[0], 27)
 
 
 def test_convolutions_of_signals_whose_result_is_rounded_for_the_next() -> None:
