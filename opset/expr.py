@@ -25,28 +25,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 from omniop.opset.alu import ALU, INTEGER, MONOIDS, wrap
 from omniop.opset.dtype import BOOL, INT64, DType
-
-
-class Load(NamedTuple):
-    """What a load reads. ``source`` is a `definitions.Tensor` while tracing (one index per axis) and the number of a
-    buffer in a `kernel.Kernel` (one index: the element offset). ``fault`` above 0 is written to the error word
-    when the guard fails."""
-
-    source: Any
-    guarded: bool = False
-    fault: int = 0
-
-
-class Reduce(NamedTuple):
-    """``values`` has two members for argmin and argmax: the value and its index; the index is the result."""
-
-    monoid: str
-    axes: int
+from omniop.opset.expr_attributes import Load, Reduce
 
 
 class Expr:
