@@ -95,8 +95,6 @@ def before_17(op: Op) -> Found:
     if op.version > 1:
         return
     for dtype in op.dtypes("T", kinds="f"):
-        if dtype == "bfloat16":
-            continue
         for shape in ((3, 5), (2, 3, 65)):
             yield op(normal(dtype, *shape), normal(dtype, shape[-1]), outputs=(dtype,), epsilon=0.01)
 

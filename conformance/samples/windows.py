@@ -187,7 +187,7 @@ def roi_align(op: Op) -> Found:
 
 @samples("Col2Im")
 def col2im(op: Op) -> Found:
-    for dtype in op.dtypes("T", kinds="iufc"):
+    for dtype in op.dtypes("T", kinds="biufc"):
         yield op(normal(dtype, 1, 4, 12), image_shape=[4, 5], block_shape=[2, 2])
         yield op(normal(dtype, 2, 8, 6), image_shape=[4, 6], block_shape=[2, 2], strides=[2, 2])
         yield op(normal(dtype, 1, 9, 25), image_shape=[5, 5], block_shape=[3, 3], pads=[1, 1, 1, 1])

@@ -204,5 +204,6 @@ def col2im(node: Node, x: Tensor, image_shape: Value, block_shape: Value) -> Ten
             column = column * as_expr(blocks[k]) + number
         return expr.cast(x.at(n, row, column, guard=expr.all_of(tests)), wide)
 
-    total = p.reduce_of([x.shape[0], x.shape[1] // area, *image], block, "add", element)
+    monoid = "or" if x.dtype.kind == "b" else "add"
+    total = p.reduce_of([x.shape[0], x.shape[1] // area, *image], block, monoid, element)
     return p.cast(total, x.dtype)
