@@ -23,7 +23,8 @@ class _Later(ModuleType):
 def put_off(*names: str) -> Iterator[None]:
     """What is imported inside gets modules ``names`` that are imported on their first use, where they were not yet.
 
-    Whoever imports them afterwards has the modules themselves.
+    Whoever imports them afterwards has the modules themselves. A module of a package has to be imported there as
+    ``from package import module``: the package has no attribute of that name yet.
     """
     stand_ins = {name: _Later(name) for name in names if name not in sys.modules}
     sys.modules.update(stand_ins)
