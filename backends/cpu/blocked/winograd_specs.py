@@ -93,16 +93,13 @@ def _anew(target: Target, name: str, image: Layout, winograd: Winograd) -> Kerne
     def cost(op: OpContext) -> float:
         return replace(_cost(op, winograd), anew=True).seconds
 
-    return KernelSpec(
-        "conv",
-        name,
-        make,
-        dtypes=(FLOAT32,),
+    return replace(
+        _prepared(target, name, image, winograd),
+        make=make,
         when=when,
         cost=cost,
         input_layouts=(image, taps_layout(target)),
-        output_layouts=(image,),
-        epilogue=True,
+        prepared={},
     )
 
 
