@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +14,7 @@ from omniop.backends.codegen.llvm_blocks import Head, define_entry
 from omniop.backends.codegen.llvm_flow import argument, each
 from omniop.backends.codegen.llvm_ir import Code, Module, Target, Value
 from omniop.backends.cpu import jit
-from omniop.opset.dtype import FLOAT32, UINT16
+from omniop.opset.dtype import FLOAT32, UINT16, DType
 
 TARGETS = {"host": jit.host_target(), "plain": Target(256, frozenset((32, 64)))}
 RANDOM = np.random.default_rng(5)
@@ -22,28 +23,24 @@ NORMAL = float(np.finfo("f").tiny)
 
 def print_powers(module: Module) -> None:
     """``powers``: c = exp(a)."""
-
-    def some(code: Code, at: Value) -> None:
-        x = llvm_vector.load(code, code.element("%a", FLOAT32, at), FLOAT32, lanes)
-        llvm_vector.store(code, code.element("%c", FLOAT32, at), llvm_math.short_exp(code, x))
-
-    lanes = module.target.vector_bits // 32
-    code = Code(module, "work")
-    each(code, argument("begin"), argument("end"), lanes, some)
-    define_entry(module, "powers", code)
+    print_each(module, "powers", module.target.vector_bits // 32, FLOAT32, llvm_math.short_exp)
 
 
 def print_rounding(module: Module) -> None:
     """``rounding``: c = bfloat16(a), four vectors at a time."""
+    print_each(module, "rounding", module.target.vector_bits // 8, UINT16, llvm_dot.rounded)
+
+
+def print_each(module: Module, name: str, lanes: int, result: DType, function: Callable[[Code, Value], Value]) -> None:
+    """``name``: c = function(a) of float32, ``lanes`` at a time."""
 
     def some(code: Code, at: Value) -> None:
-        x = llvm_vector.load(code, code.element("%a", FLOAT32, at), FLOAT32, several)
-        llvm_vector.store(code, code.element("%c", UINT16, at), llvm_dot.rounded(code, x))
+        x = llvm_vector.load(code, code.element("%a", FLOAT32, at), FLOAT32, lanes)
+        llvm_vector.store(code, code.element("%c", result, at), function(code, x))
 
-    several = module.target.vector_bits // 8
     code = Code(module, "work")
-    each(code, argument("begin"), argument("end"), several, some)
-    define_entry(module, "rounding", code)
+    each(code, argument("begin"), argument("end"), lanes, some)
+    define_entry(module, name, code)
 
 
 def run(code: jit.MachineCode, x: np.ndarray, result: np.ndarray) -> np.ndarray:

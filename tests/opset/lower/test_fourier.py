@@ -30,37 +30,7 @@ def near(y: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(y.astype(np.float64), exact, rtol=0, atol=rounding)
 
 
-LENGTHS = [
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    16,
-    17,
-    22,
-    31,
-    32,
-    34,
-    45,
-    60,
-    64,
-    65,
-    127,
-    128,
-    143,
-    254,
-    400,
-    512,
-]
+LENGTHS = [*range(1, 14), 16, 17, 22, 31, 32, 34, 45, 60, 64, 65, 127, 128, 143, 254, 400, 512]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
