@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from omniop.backends.codegen import llvm_vector
 from omniop.backends.codegen.llvm_dot import Dot
-from omniop.backends.codegen.llvm_flow import argument, fma, plus, word, zeros
+from omniop.backends.codegen.llvm_flow import argument, fma, plus, prefetch, word, zeros
 from omniop.backends.codegen.llvm_ir import Code, Loop, Module, Value, index
 from omniop.backends.codegen.llvm_tile_store import TilePrinter
 from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of
@@ -42,6 +42,7 @@ def _sums(code: Code, tile: Tile, kind: Dot | None) -> list[Value]:
     loop = Loop(tap, inside := Code(code.module), [index(0), below, *sums])
     channel, at, *sums = loop.carried
     row = inside.element("%w", FLOAT32, at)
+    prefetch(inside, inside.element("%ahead", FLOAT32, at))
     held = FLOAT32 if kind is None else INT32
     weights = [
         llvm_vector.load(inside, inside.element(row, held, index(v * lanes)), held, lanes) for v in range(tile.vectors)

@@ -11,6 +11,7 @@ from enum import IntEnum, auto
 
 from omniop.backends.codegen.llvm_flow import address, each, plus, when, word
 from omniop.backends.codegen.llvm_ir import Code, Module, Value, index
+from omniop.backends.codegen.llvm_panels import LINE
 from omniop.backends.codegen.llvm_tiles import TapWord
 from omniop.opset.dtype import FLOAT32, INT64, UINT8
 
@@ -45,6 +46,8 @@ class Field(IntEnum):
     FRAME_LINE = auto()
     HEIGHT = auto()
     """Lines of the image."""
+    ASKERS = auto()
+    """So many of the last tiles under a panel ask for the weights of the next one, each for a line of every row."""
 
 
 class TaskWord(IntEnum):
@@ -113,6 +116,10 @@ def print_tile_grid(module: Module) -> None:
             panel = {w: word(around, place, w) for w in PanelWord}
             x = around.element(source, FLOAT32, panel[PanelWord.X])
             w = around.element(pointers["w"], FLOAT32, panel[PanelWord.W])
+            following = plus(around, k, 1)
+            following = around.select(around.compare("slt", following, last_panel), following, first_panel)
+            next_line = around.element(panels, INT64, around.mul(following, index(len(PanelWord))))
+            ahead = around.element(pointers["w"], FLOAT32, word(around, next_line, PanelWord.W))
             kind = around.mul(panel[PanelWord.KIND], field[Field.FUNCTION_COUNT])
 
             def run_tile(within: Code, t: Value) -> None:
@@ -131,14 +138,19 @@ def print_tile_grid(module: Module) -> None:
                     within.add(task[TaskWord.PIXEL], tile[TileWord.PIXEL]),
                 )
                 first = within.element(x, FLOAT32, tile[TileWord.X])
-                places = (first, w, first_tap, "%buffers", sizes)
+                asker = plus(within, within.op("sub", end_tile, t), -1)
+                line = within.element(ahead, FLOAT32, within.mul(asker, index(LINE)))
+                asks = within.compare("slt", asker, field[Field.ASKERS])
+                wanted = within.let(f"select {asks}, ptr {line}, ptr {w}")
+                places = (first, w, wanted, first_tap, "%buffers", sizes)
                 within.do(f"call void {function}({', '.join([*(f'ptr {p}' for p in places), *map(str, numbers)])})")
 
-            first = task[TaskWord.TILE]
-            each(around, first, around.add(first, task[TaskWord.TILE_COUNT]), 1, run_tile)
+            each(around, first_tile, end_tile, 1, run_tile)
 
-        first = task[TaskWord.PANEL]
-        each(inside, first, inside.add(first, task[TaskWord.PANEL_COUNT]), 1, run_panel)
+        first_tile, first_panel = task[TaskWord.TILE], task[TaskWord.PANEL]
+        end_tile = inside.add(first_tile, task[TaskWord.TILE_COUNT])
+        last_panel = inside.add(first_panel, task[TaskWord.PANEL_COUNT])
+        each(inside, first_panel, last_panel, 1, run_panel)
 
     each(code, Value("%begin", INT64), Value("%end", INT64), 1, run_task)
     head = f"define i64 @{ENTRY}(ptr %buffers, ptr %context, i64 %begin, i64 %end, ptr %scratch) nounwind {{"

@@ -1,6 +1,7 @@
 """Tiles of a blocked result: a vector of channels for each of some pixels, summed in registers.
 
-A tile function is ``void name(ptr x, ptr w, ptr taps, ptr buffers, ptr sizes, int64 numbers)`` with the numbers
+A tile function is ``void name(ptr x, ptr w, ptr ahead, ptr taps, ptr buffers, ptr sizes, int64 numbers)``. With each
+row of ``w`` that it reads, it may ask memory for a line of ``ahead``, as far behind its begin. The numbers are
 `NUMBERS`: how many ``taps`` there are (a line of `TapWord` each), the step from line to line of ``x``, on how many
 lines the tile stands, for those that repeat it, and the place of its first vector in the result. `llvm_tile_store`
 prints what becomes of the sums.
@@ -15,7 +16,7 @@ from omniop.backends.codegen.llvm_ir import Target
 from omniop.opset.expr import Expr
 from omniop.opset.kernel import Kernel
 
-POINTERS = ("x", "w", "taps", "buffers", "sizes")
+POINTERS = ("x", "w", "ahead", "taps", "buffers", "sizes")
 NUMBERS = ("tap_count", "line", "lines", "image", "block", "y", "pixel")
 
 MIN_BLOCK = 8

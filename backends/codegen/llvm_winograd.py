@@ -273,7 +273,7 @@ class _Driver:
 
                 def one(deep: Code, block: Value) -> None:
                     m = deep.element(source, FLOAT32, deep.mul(block, self.block))
-                    pointers = (m, "null", "null", "%buffers", self.sizes)
+                    pointers = (m, "null", "null", "null", "%buffers", self.sizes)
                     numbers = (index(0), f[Field.M_PRODUCT], index(1), image, deep.add(first, block), y, x)
                     arguments = [*(f"ptr {p}" for p in pointers), *map(str, numbers)]
                     deep.do(f"call void {function}({', '.join(arguments)})")

@@ -13,6 +13,7 @@ import numpy as np
 from omniop.backends.codegen.llvm_conv import print_conv_tile
 from omniop.backends.codegen.llvm_dot import Dot
 from omniop.backends.codegen.llvm_ir import Target
+from omniop.backends.codegen.llvm_panels import LINE
 from omniop.backends.codegen.llvm_tile_grid import PanelWord, TaskWord, TileWord
 from omniop.backends.codegen.llvm_tiles import PANEL, TapWord, Tile, TileStore, block_of, pixels_of
 from omniop.backends.cpu import fused, jit
@@ -24,8 +25,10 @@ from omniop.backends.cpu.windows import Geometry
 from omniop.opset.kernel import Call
 from omniop.opset.layout import Layout
 
-IMAGE_BYTES = 192 << 10
+IMAGE_BYTES = 448 << 10
 """Of the image, that a task reads for each panel anew: they stay in the second cache."""
+AHEAD_BYTES = 896 << 10
+"""Of the second cache, that what tasks read of the image and two panels may take, for the second to be asked for."""
 MAX_FRAME = 512 << 10
 """Bytes of a frame, in whole lines, beyond which it holds parts of lines."""
 MAX_LINES = 4
@@ -119,7 +122,12 @@ class _Sizes:
         return rows, min(width, self.out[3])
 
     def _image_bytes(self, rows: int, width: int) -> int:
-        return 4 * self.all_planes * self.unit * prod(self._seen(rows, width))
+        """Of what so many lines and pixels of the result read: between windows, strides may leave some out."""
+        touched = [
+            (n - 1) * min(step, reach) + reach
+            for n, step, reach in zip((rows, width), self.geometry.strides, self.reach, strict=True)
+        ]
+        return 4 * self.all_planes * self.unit * prod(touched)
 
     def _seen(self, rows: int, width: int) -> tuple[int, int]:
         """Lines and columns of the padded image that the windows of so many lines and columns of the result touch."""
@@ -160,7 +168,12 @@ class _Sizes:
         lines = table(TaskWord, tasks), table(TileWord, tiles), table(PanelWord, panels)
         weight = 2 * prod(self.w[1:]) * prod(self.out) / (SPEED * self.conv.block * self.conv.group * len(tasks))
         stored = self.conv.stored[flat]
-        return Grid(*lines, taps, functions, stored, line * self.geometry.strides[0], weight, self.frame)
+        askers = PANEL * self.conv.block // LINE if self._held_bytes() <= AHEAD_BYTES else 0
+        return Grid(*lines, taps, functions, stored, line * self.geometry.strides[0], weight, self.frame, askers)
+
+    def _held_bytes(self) -> int:
+        """Of what a task reads of the image, and two panels."""
+        return self._image_bytes(self.rows, self.row) + 2 * 4 * self._panel
 
     def _taps(self, line: int, plane: int) -> np.ndarray:
         (high, wide), (down, right) = self.geometry.kernel, self.geometry.dilations
@@ -179,13 +192,18 @@ class _Sizes:
         """Of a filter's channels at one place of the window."""
         return self.w[1] // self.conv.group
 
+    @property
+    def _panel(self) -> int:
+        """Elements of a panel of weights."""
+        held = self.planes * self.unit if self.conv.kind is None else self.words
+        return held * prod(self.geometry.kernel) * PANEL * self.conv.block
+
     def _panels(self, plane: int) -> tuple[list[dict[int, int]], list[int]]:
         """The panels, and the numbers of vectors that make their kinds."""
         block, (filters, depth) = self.conv.block, self.w[:2]
         blocks, width = -(-filters // block), PANEL * block
         per_group = filters * depth // self.x[1]
-        held = self.planes * self.unit if self.conv.kind is None else self.words
-        size = held * prod(self.geometry.kernel) * width
+        size = self._panel
         kinds: list[int] = []
         panels: list[dict[int, int]] = []
         for k in range(-(-filters // width)):

@@ -49,7 +49,7 @@ class Frame:
 class Grid:
     """``tasks``, ``tiles``, ``panels``, ``taps``: a line of words each. ``functions``: for each kind of panel, those
     that tiles name by number; ``stored``: what they store. ``line``: `Field.LINE`. ``weight``: nanoseconds of a task.
-    """
+    ``askers``: `Field.ASKERS`."""
 
     tasks: np.ndarray
     tiles: np.ndarray
@@ -60,6 +60,7 @@ class Grid:
     line: int
     weight: float
     frame: Frame | None = None
+    askers: int = 0
 
     def context(self, x: int, w: int, sizes: Sequence[int]) -> Context:
         """``x``, ``w``: the operands' buffers."""
@@ -71,7 +72,7 @@ class Grid:
         context[[Field.X_BUFFER, Field.W_BUFFER, Field.SIZES]] = x, w, numbers.ctypes.data
         context[[Field.TASKS, Field.TILES, Field.PANELS, Field.TAPS]] = [t.ctypes.data for t in tables]
         context[[Field.FUNCTIONS, Field.FUNCTION_COUNT]] = functions.ctypes.data, len(self.functions[0])
-        context[Field.LINE] = self.line
+        context[[Field.LINE, Field.ASKERS]] = self.line, self.askers
         if self.frame is not None:
             frame = self.frame
             context[[Field.FRAMED, Field.PLANES, Field.PLANE]] = 1, frame.planes, frame.plane
